@@ -1,0 +1,368 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package tokencache decides who mints a token and when: readers of one name share a token, one of them (or a
+// refresh ahead of time) mints the next, and failures are remembered so that a broken name can't hammer the
+// server. It knows neither Vault nor Redox; its clock can be replaced.
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	// freshFor is how long after its mint a token counts as fresh for those who ask for a new one: a crowd
+	// whose token was refused makes one new token, not one each.
+	freshFor = 2 * time.Second
+
+	leastPause = time.Second
+	mostPause  = 30 * time.Second
+
+	// evictionsPerMint is how many entries each mint looks at to evict the dead ones. More than one, so that
+	// the dead stay a small part of all; few, so that no reader waits for it.
+	evictionsPerMint = 8
+)
+
+var (
+	// ErrClosed is returned to those who ask for a token after Close.
+	ErrClosed = errors.New("the token cache is closed")
+	// ErrExpired is a mint whose token had no life left when it arrived.
+	ErrExpired = errors.New("the token had expired by the time it arrived")
+)
+
+// Options of a Cache. Mint is required.
+type Options[T any] struct {
+	// Mint makes the token of a name. Its context ends when MaxWait is over, the name is dropped or the cache is
+	// closed; it does not end when a reader gives up.
+	Mint func(ctx context.Context, name string) (Minted[T], error)
+	// Pauses says whether a Mint error makes the cache pause before it tries again, and how long at least (what
+	// the server asked for; the cache caps it). Errors that cost the server nothing need no pause. Nil pauses
+	// after every error.
+	Pauses func(error) (pause bool, least time.Duration)
+	// MaxWait bounds a mint and the wait of a reader. Default 20 s.
+	MaxWait time.Duration
+	// Now is the clock. Default Now.
+	Now func() Instant
+}
+
+// Cache holds at most one token per name. All methods may be called at the same time.
+type Cache[T any] struct {
+	options Options[T]
+	ctx     context.Context
+	cancel  context.CancelFunc
+	mints   sync.WaitGroup
+
+	mu      sync.RWMutex // never held across a mint
+	entries map[string]*entry[T]
+}
+
+// entry is what is known of one name. An entry that was dropped is never used again: its successor in the map is
+// another one, which is how a mint that began before a change is kept from publishing after it.
+type entry[T any] struct {
+	held     *Minted[T] // never changed once published
+	heldFrom Instant    // when it was published
+	flight   *flight[T]
+	failure  *failure
+}
+
+// flight is a mint under way. Its fields are written under the cache's lock before done is closed.
+type flight[T any] struct {
+	done       chan struct{}
+	cancel     context.CancelFunc
+	superseded bool // what it minted from has changed: waiters start again
+	minted     *Minted[T]
+	err        error
+}
+
+type failure struct {
+	err   error
+	at    Instant
+	pause time.Duration
+}
+
+func (f *failure) holds(now Instant) bool { return f != nil && f.at.Age(now) < f.pause }
+
+// forgotten says that the next failure starts with the shortest pause again.
+func (f *failure) forgotten(now Instant) bool { return f == nil || f.at.Age(now) >= 2*mostPause }
+
+// New makes a cache. It starts no goroutine of its own; Close ends the mints it will have started.
+func New[T any](o Options[T]) *Cache[T] {
+	if o.Pauses == nil {
+		o.Pauses = func(error) (bool, time.Duration) { return true, 0 }
+	}
+	if o.MaxWait == 0 {
+		o.MaxWait = 20 * time.Second
+	}
+	if o.Now == nil {
+		o.Now = Now
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Cache[T]{options: o, ctx: ctx, cancel: cancel, entries: map[string]*entry[T]{}}
+}
+
+// Close cancels the mints under way and refuses new ones. It does not wait for them: Wait does.
+func (c *Cache[T]) Close() {
+	c.cancel()
+	c.DropAll()
+}
+
+// Wait returns when no mint is under way.
+func (c *Cache[T]) Wait() { c.mints.Wait() }
+
+// Get serves the name's token: from memory while it has life enough, else from a mint that all readers share. When
+// the mint fails while the old token still lives, that one is served with the failure in Stale.
+func (c *Cache[T]) Get(ctx context.Context, name string) (Served[T], error) {
+	now := c.options.Now()
+	c.mu.RLock()
+	var held *Minted[T]
+	if e := c.entries[name]; e != nil {
+		held = e.held
+	}
+	c.mu.RUnlock()
+	if held != nil {
+		if left := held.remaining(now); left > 2*held.margin() {
+			return Served[T]{Minted: *held, Remaining: left}, nil
+		}
+	}
+	return c.await(ctx, name, c.getOrMint)
+}
+
+// Fresh serves a token that was minted just now: by a mint already under way, by a new one, or up to two seconds
+// ago. It is for a reader whose token was refused, so it never serves an older one.
+func (c *Cache[T]) Fresh(ctx context.Context, name string) (Served[T], error) {
+	return c.await(ctx, name, c.freshOrMint)
+}
+
+// decision is what a reader does next: wait for a flight, or end with served or err.
+type decision[T any] struct {
+	wait   *flight[T]
+	served Served[T]
+	err    error
+	// fallback serves what there is when the wait ends in vain.
+	fallback func(cause error) (Served[T], error)
+}
+
+// await repeats decide until it ends or the flight it waits for does: a flight that a change has superseded sends
+// its waiters back to decide, with what is configured now.
+func (c *Cache[T]) await(ctx context.Context, name string, decide func(string) decision[T]) (Served[T], error) {
+	ctx, cancel := context.WithTimeout(ctx, c.options.MaxWait)
+	defer cancel()
+	for {
+		d := decide(name)
+		if d.wait == nil {
+			return d.served, d.err
+		}
+		select {
+		case <-d.wait.done:
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return d.fallback(ctx.Err())
+			}
+			return Served[T]{}, ctx.Err()
+		}
+		switch {
+		case d.wait.superseded:
+			continue
+		case d.wait.err != nil:
+			return d.fallback(d.wait.err)
+		}
+		// Waiting for the processor costs life too, hence the second look.
+		return serve(d.wait.minted, c.options.Now(), nil, ErrExpired)
+	}
+}
+
+// serve gives held with its remaining life, or otherwise when it has none.
+func serve[T any](held *Minted[T], now Instant, stale, otherwise error) (Served[T], error) {
+	if held != nil {
+		if left := held.remaining(now); left > 0 {
+			return Served[T]{Minted: *held, Remaining: left, Stale: stale}, nil
+		}
+	}
+	return Served[T]{}, otherwise
+}
+
+func (c *Cache[T]) getOrMint(name string) decision[T] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.options.Now()
+	e := c.entry(name)
+	held := e.held
+	if held != nil {
+		if left := held.remaining(now); left > held.margin() {
+			if left <= 2*held.margin() && !e.failure.holds(now) {
+				c.launch(name, e)
+			}
+			return decision[T]{served: Served[T]{Minted: *held, Remaining: left}}
+		}
+	}
+	fallback := func(cause error) (Served[T], error) { return serve(held, c.options.Now(), cause, cause) }
+	if e.flight == nil && e.failure.holds(now) {
+		served, err := fallback(e.failure.err)
+		return decision[T]{served: served, err: err}
+	}
+	return decision[T]{wait: c.launch(name, e), fallback: fallback}
+}
+
+func (c *Cache[T]) freshOrMint(name string) decision[T] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.options.Now()
+	e := c.entry(name)
+	if e.flight == nil {
+		if e.held != nil && e.heldFrom.Age(now) < freshFor {
+			if served, err := serve(e.held, now, nil, ErrExpired); err == nil {
+				return decision[T]{served: served}
+			}
+		}
+		if e.failure.holds(now) {
+			return decision[T]{err: e.failure.err}
+		}
+	}
+	noOlder := func(cause error) (Served[T], error) { return Served[T]{}, cause }
+	return decision[T]{wait: c.launch(name, e), fallback: noOlder}
+}
+
+// entry finds or makes the name's entry. The caller holds the lock. An entry made for a name that turns out to have
+// no token goes away with its flight.
+func (c *Cache[T]) entry(name string) *entry[T] {
+	e := c.entries[name]
+	if e == nil {
+		e = &entry[T]{}
+		c.entries[name] = e
+	}
+	return e
+}
+
+// launch gives the entry's flight, started now if there is none. The caller holds the lock.
+func (c *Cache[T]) launch(name string, e *entry[T]) *flight[T] {
+	if e.flight != nil {
+		return e.flight
+	}
+	// The flight is registered before the mint reads anything: a change that comes after its read finds and
+	// supersedes it.
+	ctx, cancel := context.WithTimeout(c.ctx, c.options.MaxWait)
+	f := &flight[T]{done: make(chan struct{}), cancel: cancel}
+	e.flight = f
+	c.evict()
+	c.mints.Add(1)
+	go func() {
+		defer c.mints.Done()
+		defer cancel()
+		c.fly(ctx, name, e, f)
+	}()
+	return f
+}
+
+// fly mints, and publishes the outcome if the flight still counts.
+func (c *Cache[T]) fly(ctx context.Context, name string, e *entry[T], f *flight[T]) {
+	var minted Minted[T]
+	err := ErrClosed
+	if c.ctx.Err() == nil {
+		minted, err = c.options.Mint(ctx, name)
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.superseded {
+		return
+	}
+	now := c.options.Now()
+	if err == nil && minted.remaining(now) <= 0 {
+		err = ErrExpired
+	}
+	e.flight, f.minted, f.err = nil, &minted, err
+	if err == nil {
+		e.held, e.heldFrom, e.failure = &minted, now, nil
+	} else if pauses, least := c.options.Pauses(err); pauses {
+		e.failure = nextFailure(e.failure, err, least, now)
+	}
+	if e.dead(now) {
+		delete(c.entries, name)
+	}
+	close(f.done)
+}
+
+// nextFailure doubles the pause of the failure before, if there was one lately.
+func nextFailure(before *failure, err error, least time.Duration, now Instant) *failure {
+	pause := leastPause
+	if !before.forgotten(now) {
+		pause = 2 * before.pause
+	}
+	return &failure{err: err, at: now, pause: min(max(pause, least), mostPause)}
+}
+
+// dead says that nothing would change if the entry were not there.
+func (e *entry[T]) dead(now Instant) bool {
+	return e.flight == nil && e.failure.forgotten(now) && (e.held == nil || e.held.remaining(now) <= 0)
+}
+
+// evict looks at a few entries, which the map's iteration picks at random, and deletes the dead ones. The caller
+// holds the lock.
+func (c *Cache[T]) evict() {
+	now := c.options.Now()
+	looked := 0
+	for name, e := range c.entries {
+		if e.dead(now) {
+			delete(c.entries, name)
+		}
+		if looked++; looked == evictionsPerMint {
+			return
+		}
+	}
+}
+
+// Drop forgets all that is known of the name, a mint in flight included. Call it after what the token derives from
+// has been changed in storage.
+func (c *Cache[T]) Drop(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[name]; e != nil {
+		c.drop(name, e)
+	}
+}
+
+// DropAll is Drop for every name.
+func (c *Cache[T]) DropAll() {
+	c.DropFunc(func(T) bool { return true })
+}
+
+// DropFunc is Drop for every name whose token matches, and for those that have none yet: what a first mint in flight
+// derives from is not known.
+func (c *Cache[T]) DropFunc(matches func(T) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, e := range c.entries {
+		if e.held == nil || matches(e.held.Value) {
+			c.drop(name, e)
+		}
+	}
+}
+
+// drop takes the entry away and sends the waiters of its flight back to start again. The caller holds the lock.
+func (c *Cache[T]) drop(name string, e *entry[T]) {
+	delete(c.entries, name)
+	if f := e.flight; f != nil {
+		f.superseded = true
+		f.cancel()
+		close(f.done)
+	}
+}
+
+// ForgetFailure lets the next reader of the name mint at once.
+func (c *Cache[T]) ForgetFailure(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[name]; e != nil {
+		e.failure = nil
+	}
+}
+
+// Len is how many names the cache knows something of.
+func (c *Cache[T]) Len() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.entries)
+}

@@ -1,0 +1,542 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package tokencache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const (
+	lifetime = 300 * time.Second
+	margin   = 30 * time.Second
+)
+
+var errBroken = errors.New("the server is broken")
+
+// fixture is a cache on a clock of its own, whose mints can be counted, held and broken.
+type fixture struct {
+	*Cache[string]
+	t *testing.T
+
+	mu       sync.Mutex
+	now      Instant
+	minted   map[string]int
+	total    int
+	fail     error
+	lifetime time.Duration
+	least    time.Duration
+	gate     chan struct{} // when set, mints wait for it to close
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{t: t, minted: map[string]int{}, lifetime: lifetime,
+		now: Instant{Wall: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}}
+	f.Cache = New(Options[string]{
+		Now: f.clock,
+		Pauses: func(err error) (bool, time.Duration) {
+			return !errors.Is(err, errUnknown), f.least
+		},
+		Mint: f.mint,
+	})
+	t.Cleanup(func() { f.Close(); f.Wait() })
+	return f
+}
+
+var errUnknown = errors.New("no such role")
+
+func (f *fixture) clock() Instant {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+func (f *fixture) advance(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = f.now.Add(d)
+}
+
+func (f *fixture) mint(ctx context.Context, name string) (Minted[string], error) {
+	f.mu.Lock()
+	f.minted[name]++
+	f.total++
+	m := Minted[string]{Value: fmt.Sprintf("%s-%d", name, f.minted[name]), RequestedAt: f.now, Lifetime: f.lifetime, MinTTL: margin}
+	err, gate := f.fail, f.gate
+	f.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return Minted[string]{}, ctx.Err()
+		}
+	}
+	return m, err
+}
+
+func (f *fixture) breakWith(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
+
+// hold makes mints wait until the returned function is called.
+func (f *fixture) hold() (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gate := make(chan struct{})
+	f.gate = gate
+	return func() {
+		f.mu.Lock()
+		f.gate = nil
+		f.mu.Unlock()
+		close(gate)
+	}
+}
+
+func (f *fixture) mints() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.total
+}
+
+func (f *fixture) get(name string) Served[string] {
+	f.t.Helper()
+	s, err := f.Get(context.Background(), name)
+	if err != nil {
+		f.t.Fatalf("Get(%s): %v", name, err)
+	}
+	return s
+}
+
+func (f *fixture) wantValue(got Served[string], want string) {
+	f.t.Helper()
+	if got.Value != want {
+		f.t.Fatalf("served %q, want %q", got.Value, want)
+	}
+}
+
+func (f *fixture) wantMints(want int) {
+	f.t.Helper()
+	if got := f.mints(); got != want {
+		f.t.Fatalf("%d mints, want %d", got, want)
+	}
+}
+
+func TestReadersShareOneTokenUntilItsMargin(t *testing.T) {
+	f := newFixture(t)
+	f.wantValue(f.get("a"), "a-1")
+	f.advance(lifetime - 2*margin - time.Second)
+	f.wantValue(f.get("a"), "a-1")
+	f.Wait()
+	f.wantMints(1)
+}
+
+func TestBetweenTwoMarginsAndOneIsServedAtOnceAndRefreshedBehind(t *testing.T) {
+	f := newFixture(t)
+	f.get("a")
+	f.advance(lifetime - 2*margin)
+	release := f.hold()
+	f.wantValue(f.get("a"), "a-1") // although the mint hangs
+	f.wantValue(f.get("a"), "a-1")
+	release()
+	f.Wait()
+	f.wantMints(2)
+	f.wantValue(f.get("a"), "a-2")
+}
+
+func TestUnderTheMarginWaitsForTheMint(t *testing.T) {
+	f := newFixture(t)
+	f.get("a")
+	f.advance(lifetime - margin)
+	f.wantValue(f.get("a"), "a-2")
+}
+
+func TestShortLifetimesCapTheMargin(t *testing.T) {
+	f := newFixture(t)
+	f.lifetime = 20 * time.Second // margin 5 s
+	f.get("a")
+	f.advance(9 * time.Second)
+	f.wantValue(f.get("a"), "a-1")
+	f.Wait()
+	f.wantMints(1)
+	f.advance(6 * time.Second)
+	f.wantValue(f.get("a"), "a-2")
+}
+
+func TestFailedMintServesWhatStillLives(t *testing.T) {
+	f := newFixture(t)
+	f.get("a")
+	f.advance(lifetime - 5*time.Second)
+	f.breakWith(errBroken)
+	s := f.get("a")
+	f.wantValue(s, "a-1")
+	if !errors.Is(s.Stale, errBroken) {
+		t.Fatalf("Stale is %v, want the failure", s.Stale)
+	}
+	if s.TTL() != 5 {
+		t.Fatalf("TTL %d, want what is left", s.TTL())
+	}
+	f.advance(5 * time.Second)
+	if _, err := f.Get(context.Background(), "a"); !errors.Is(err, errBroken) {
+		t.Fatalf("expired token: error %v, want the failure", err)
+	}
+}
+
+func TestEitherClockExpiresAToken(t *testing.T) {
+	tests := map[string]func(*fixture){
+		"wall clock only: the machine was suspended": func(f *fixture) { f.now.Wall = f.now.Wall.Add(lifetime) },
+		"monotonic only: the wall clock was set back": func(f *fixture) {
+			f.now.Monotonic += lifetime
+			f.now.Wall = f.now.Wall.Add(-time.Hour)
+		},
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.get("a")
+			change(f)
+			f.wantValue(f.get("a"), "a-2")
+		})
+	}
+}
+
+func TestAThousandFirstReadersMintOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		release := f.hold()
+		var readers sync.WaitGroup
+		for range 1000 {
+			readers.Go(func() {
+				if s, err := f.Get(context.Background(), "a"); err != nil || s.Value != "a-1" {
+					t.Errorf("got %q, %v", s.Value, err)
+				}
+			})
+		}
+		synctest.Wait()
+		release()
+		readers.Wait()
+		f.wantMints(1)
+	})
+}
+
+func TestAReaderThatGivesUpDoesNotFailTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		release := f.hold()
+		impatient, giveUp := context.WithCancel(context.Background())
+		var gaveUp, stayed error
+		var readers sync.WaitGroup
+		readers.Go(func() { _, gaveUp = f.Get(impatient, "a") })
+		synctest.Wait()
+		readers.Go(func() { _, stayed = f.Get(context.Background(), "a") })
+		synctest.Wait()
+		giveUp()
+		synctest.Wait()
+		release()
+		readers.Wait()
+		if !errors.Is(gaveUp, context.Canceled) || stayed != nil {
+			t.Fatalf("gave up: %v, stayed: %v", gaveUp, stayed)
+		}
+		f.wantMints(1)
+	})
+}
+
+func TestAHangingMintEndsAfterMaxWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.hold()
+		start := time.Now()
+		_, err := f.Get(context.Background(), "a")
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("error %v", err)
+		}
+		if waited := time.Since(start); waited != 20*time.Second {
+			t.Fatalf("waited %s, want 20s", waited)
+		}
+	})
+}
+
+func TestDropSupersedesTheMintInFlight(t *testing.T) {
+	drops := map[string]func(*fixture){
+		"Drop":     func(f *fixture) { f.Drop("a") },
+		"DropAll":  func(f *fixture) { f.DropAll() },
+		"DropFunc": func(f *fixture) { f.DropFunc(func(string) bool { return false }) }, // no token yet: unknown, so dropped
+	}
+	for name, drop := range drops {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				f.hold() // the first mint never ends by itself
+				var got Served[string]
+				var err error
+				var reader sync.WaitGroup
+				reader.Go(func() { got, err = f.Get(context.Background(), "a") })
+				synctest.Wait()
+				f.mu.Lock()
+				f.gate = nil
+				f.mu.Unlock()
+				drop(f)
+				reader.Wait()
+				if err != nil || got.Value != "a-2" {
+					t.Fatalf("got %q, %v; want the second mint's", got.Value, err)
+				}
+				f.Wait()
+				f.wantValue(f.get("a"), "a-2")
+			})
+		})
+	}
+}
+
+func TestAMintThatEndsAfterItsDropIsNotPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		ended := make(chan struct{})
+		stubborn := f.options.Mint
+		f.options.Mint = func(_ context.Context, name string) (Minted[string], error) {
+			<-ended // deaf to cancellation
+			return stubborn(context.Background(), name)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { _, _ = f.Get(ctx, "a") }()
+		synctest.Wait()
+		cancel() // so that the reader does not start again
+		synctest.Wait()
+		f.Drop("a")
+		close(ended)
+		f.Wait()
+		if f.Len() != 0 {
+			t.Fatal("a superseded mint published its token")
+		}
+	})
+}
+
+func TestDropFuncKeepsWhatDoesNotMatch(t *testing.T) {
+	f := newFixture(t)
+	f.get("a")
+	f.get("b")
+	f.DropFunc(func(v string) bool { return v == "a-1" })
+	f.wantValue(f.get("a"), "a-2")
+	f.wantValue(f.get("b"), "b-1")
+}
+
+func TestFresh(t *testing.T) {
+	fresh := func(f *fixture) Served[string] {
+		f.t.Helper()
+		s, err := f.Fresh(context.Background(), "a")
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		return s
+	}
+	t.Run("mints and replaces", func(t *testing.T) {
+		f := newFixture(t)
+		f.get("a")
+		f.advance(2 * time.Second)
+		f.wantValue(fresh(f), "a-2")
+		f.wantValue(f.get("a"), "a-2")
+	})
+	t.Run("within two seconds of the mint takes that one", func(t *testing.T) {
+		f := newFixture(t)
+		f.get("a")
+		f.advance(2*time.Second - 1)
+		f.wantValue(fresh(f), "a-1")
+		f.wantMints(1)
+	})
+	t.Run("joins a mint in flight", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			f.get("a")
+			f.advance(lifetime - 2*margin)
+			release := f.hold()
+			f.get("a") // starts the refresh
+			var got Served[string]
+			var reader sync.WaitGroup
+			reader.Go(func() { got = fresh(f) })
+			synctest.Wait()
+			release()
+			reader.Wait()
+			f.wantValue(got, "a-2")
+			f.wantMints(2)
+		})
+	})
+	t.Run("never serves an older token", func(t *testing.T) {
+		f := newFixture(t)
+		f.get("a")
+		f.advance(10 * time.Second)
+		f.breakWith(errBroken)
+		for range 2 { // the failure, then the remembered failure
+			if _, err := f.Fresh(context.Background(), "a"); !errors.Is(err, errBroken) {
+				t.Fatalf("error %v, want the failure", err)
+			}
+		}
+		f.wantMints(2)
+		f.wantValue(f.get("a"), "a-1")
+	})
+}
+
+func TestFailuresAreRememberedLongerAndLonger(t *testing.T) {
+	f := newFixture(t)
+	f.breakWith(errBroken)
+	tried := 0
+	for _, pause := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+		pause *= time.Second
+		tried++
+		for _, wait := range []time.Duration{0, pause - 1} {
+			f.advance(wait)
+			if _, err := f.Get(context.Background(), "a"); !errors.Is(err, errBroken) {
+				t.Fatalf("error %v", err)
+			}
+			f.wantMints(tried)
+		}
+		f.advance(1)
+	}
+	f.breakWith(nil)
+	f.wantValue(f.get("a"), "a-8")
+	f.breakWith(errBroken)
+	f.advance(lifetime)
+	_, _ = f.Get(context.Background(), "a")
+	f.advance(time.Second)
+	_, _ = f.Get(context.Background(), "a")
+	f.wantMints(10) // success had made the pause short again
+}
+
+func TestTheServersOwnPauseIsHonouredUpToTheCap(t *testing.T) {
+	f := newFixture(t)
+	f.least = 7 * time.Second
+	f.breakWith(errBroken)
+	_, _ = f.Get(context.Background(), "a")
+	f.advance(6 * time.Second)
+	_, _ = f.Get(context.Background(), "a")
+	f.wantMints(1)
+	f.advance(time.Second)
+	f.least = time.Hour
+	_, _ = f.Get(context.Background(), "a")
+	f.wantMints(2)
+	f.advance(30 * time.Second)
+	_, _ = f.Get(context.Background(), "a")
+	f.wantMints(3)
+}
+
+func TestForgetFailureAndDropLetTheNextReaderMint(t *testing.T) {
+	for name, forget := range map[string]func(*fixture){
+		"ForgetFailure": func(f *fixture) { f.ForgetFailure("a") },
+		"Drop":          func(f *fixture) { f.Drop("a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.breakWith(errBroken)
+			_, _ = f.Get(context.Background(), "a")
+			f.breakWith(nil)
+			forget(f)
+			f.wantValue(f.get("a"), "a-2")
+		})
+	}
+}
+
+func TestUnknownNamesLeaveNothingBehind(t *testing.T) {
+	f := newFixture(t)
+	f.breakWith(errUnknown)
+	for i := range 100 {
+		if _, err := f.Get(context.Background(), fmt.Sprint(i)); !errors.Is(err, errUnknown) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	if f.Len() != 0 {
+		t.Fatalf("%d entries for unknown names", f.Len())
+	}
+}
+
+func TestDeadEntriesAreEvicted(t *testing.T) {
+	f := newFixture(t)
+	for i := range 1000 {
+		f.get(fmt.Sprint("old-", i))
+	}
+	f.advance(lifetime)
+	for i := range 300 {
+		f.get(fmt.Sprint("new-", i))
+	}
+	// Eviction picks at random: a few of the dead may be there still.
+	if dead := f.Len() - 300; dead > 100 {
+		t.Fatalf("%d of 1000 dead entries are still there", dead)
+	}
+}
+
+func TestATokenThatExpiredOnItsWayIsAFailure(t *testing.T) {
+	f := newFixture(t)
+	f.lifetime = 0
+	if _, err := f.Get(context.Background(), "a"); !errors.Is(err, ErrExpired) {
+		t.Fatalf("error %v, want ErrExpired", err)
+	}
+}
+
+func TestCloseEndsMintsAndRefusesNewOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.hold()
+		var err error
+		var reader sync.WaitGroup
+		reader.Go(func() { _, err = f.Get(context.Background(), "a") })
+		synctest.Wait()
+		f.Close()
+		reader.Wait()
+		f.Wait()
+		if !errors.Is(err, ErrClosed) {
+			t.Fatalf("error %v, want ErrClosed", err)
+		}
+	})
+}
+
+// TestWhoComesBackAfterTTLGetsAnotherToken is the contract with consul-template and the Vault Secrets Operator: for
+// every remaining life, the reader that comes back a second after TTL gets another token, and nobody is told to come
+// back sooner than after a second.
+func TestWhoComesBackAfterTTLGetsAnotherToken(t *testing.T) {
+	for _, life := range []time.Duration{time.Second, 2 * time.Second, 20 * time.Second, 100 * time.Second, lifetime, time.Hour} {
+		for age := time.Duration(0); age < life; age += max(life/999, 7*time.Millisecond) {
+			f := newFixture(t)
+			f.lifetime = life
+			f.get("a")
+			f.advance(age)
+			f.get("a") // may start a refresh
+			f.Wait()
+			first := f.get("a")
+			if first.TTL() < 1 || first.RotationPeriod() < 1 {
+				t.Fatalf("life %s, age %s: TTL %d, rotation period %d", life, age, first.TTL(), first.RotationPeriod())
+			}
+			f.advance(time.Duration(first.TTL()+1) * time.Second)
+			if second := f.get("a"); second.Value == first.Value {
+				t.Fatalf("life %s, age %s: the reader came back after TTL %d + 1 s and got the same token", life, age, first.TTL())
+			}
+			f.Close()
+		}
+	}
+}
+
+// TestAHundredThousandNames runs ten minutes of readers of 100,000 names: each name mints when its token nears its
+// end, and no oftener.
+func TestAHundredThousandNames(t *testing.T) {
+	const names, step, duration = 100_000, 25 * time.Second, 10 * time.Minute
+	f := newFixture(t)
+	name := make([]string, names)
+	for i := range name {
+		name[i] = fmt.Sprint("role-", i)
+	}
+	for range duration / step {
+		for _, n := range name {
+			f.get(n)
+		}
+		f.Wait()
+		f.advance(step)
+	}
+	f.wantMints(names * 3) // at 0, and with the first read after L - 2m: at 250 s and 500 s
+	if f.Len() != names {
+		t.Fatalf("%d entries", f.Len())
+	}
+}
