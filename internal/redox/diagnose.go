@@ -1,0 +1,215 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package redox
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// diagnosis is what is wrong and what to do next.
+type diagnosis struct{ cause, action string }
+
+// publicKeyNotFound begins the description of the one refusal that the
+// engine acts upon.
+const publicKeyNotFound = "Public key not found"
+
+// toleratedSkew is what Redox allows a clock to be off (REDOX.md).
+const toleratedSkew = 10 * time.Second
+
+// Causes and actions that several answers share.
+const (
+	bodyChanged       = "the token request did not reach Redox as it was sent"
+	bodyChangedAction = "check that token_url is Redox's own token endpoint, and that no proxy or gateway between Vault and Redox rewrites requests"
+
+	clockAction = "compare the clock of the Vault server with an NTP server; then check assertion_ttl and clock_skew"
+
+	rightTokenURL = "check base_url and token_url: Redox's token endpoint is https://api.redoxengine.com/v2/auth/token, in Canada https://api.ca.redoxengine.com/v2/auth/token"
+)
+
+// documentedErrors are the descriptions that Redox documents (REDOX.md,
+// Errors). The first that the description begins with counts, so a longer one
+// stands before its own beginning.
+var documentedErrors = []struct {
+	prefix string
+	diagnosis
+}{
+	{"x-www-form-urlencoded content-type required", diagnosis{bodyChanged + ": its form content type is gone", bodyChangedAction}},
+	{"Missing grant_type parameter", diagnosis{bodyChanged + ": grant_type is gone", bodyChangedAction}},
+	{"The grant_type parameter should equal", diagnosis{bodyChanged + ": grant_type is another", bodyChangedAction}},
+	{"Missing client assertion type", diagnosis{bodyChanged + ": client_assertion_type is gone", bodyChangedAction}},
+	{"Invalid client assertion type", diagnosis{bodyChanged + ": client_assertion_type is another", bodyChangedAction}},
+	{"Missing client assertion", diagnosis{bodyChanged + ": client_assertion is gone", bodyChangedAction}},
+	{"JWT header kid property is required", diagnosis{
+		"the assertion names no key: its header has no kid",
+		"check that the key which config or the role names in key has a kid, and rotate or import it anew with one"}},
+	{publicKeyNotFound, diagnosis{
+		"Redox found no public key for this client_id and kid: the client ID is wrong, the kid is not in the API key's JWK set, Redox cannot read the JWKS URL, or the change in the dashboard was not saved",
+		"in the Redox dashboard open the OAuth API key, compare its client ID with client_id, see that its JWK set has the key's kid (or that its JWKS URL, and jku if set, can be read from the internet), and save"}},
+}
+
+// unexpectedValues are the diagnoses of `Unexpected X claim value` by X, the
+// claim or header that is missing or malformed (REDOX.md).
+var unexpectedValues = map[string]diagnosis{
+	"iss": {"Redox does not take iss, the client ID, for valid", "compare client_id with the client ID of the OAuth API key in the Redox dashboard"},
+	"sub": {"Redox does not take sub, the client ID, for valid", "compare client_id with the client ID of the OAuth API key in the Redox dashboard"},
+	"aud": {"Redox does not take the audience for its own", "set audience to the token URL as Redox documents it, or leave it out so that it is token_url"},
+	"iat": {"Redox does not take the time of issue for valid", clockAction},
+	"exp": {"Redox does not take the expiry for valid: it may be at most 5 minutes ahead", clockAction},
+	"jti": {"Redox does not take jti for new", "each assertion has a new one: check that no proxy or gateway between Vault and Redox repeats requests"},
+	"kid": {"Redox does not take the kid for valid", "compare the key's kid with the JWK set of the OAuth API key in the Redox dashboard"},
+	"alg": {"Redox does not take the algorithm for valid", "use a key with algorithm RS384 or ES384, and see that its public JWK in the Redox dashboard has the same alg"},
+	"jku": {"Redox does not take the JWKS URL for valid", "set jku to exactly the JWKS URL saved with the OAuth API key in the Redox dashboard, or leave it out"},
+}
+
+// codeDiagnoses are those of RFC 6749 section 5.2 whose code says more than
+// an undocumented description does.
+var codeDiagnoses = map[string]diagnosis{
+	"invalid_client":         {"Redox does not accept this client's assertion", "compare client_id, the key's kid and audience with the OAuth API key in the Redox dashboard, and see that the key is in its JWK set"},
+	"unauthorized_client":    {"this OAuth API key may not use client credentials", "check in the Redox dashboard that the OAuth API key of this client_id is active and belongs to the right environment"},
+	"access_denied":          {"Redox denies this OAuth API key a token", "check in the Redox dashboard that the OAuth API key of this client_id is active and belongs to the right environment"},
+	"invalid_scope":          {"Redox does not grant the scope asked for", "compare scope with what the OAuth API key in the Redox dashboard allows, or leave it out"},
+	"invalid_grant":          {"Redox does not take the assertion for valid", "compare client_id, the key's kid and audience with the OAuth API key in the Redox dashboard; " + clockAction},
+	"unsupported_grant_type": {"the endpoint does not know the client credentials grant", rightTokenURL},
+}
+
+// statusDiagnoses are those of statuses that say enough by themselves.
+var statusDiagnoses = map[int]diagnosis{
+	http.StatusForbidden:         {"access is forbidden: by Redox, or by a gateway or proxy on the way", "check that the OAuth API key in the Redox dashboard is active, and that the network lets Vault reach base_url"},
+	http.StatusNotFound:          {"there is no token endpoint at this address", rightTokenURL},
+	http.StatusMethodNotAllowed:  {"there is no token endpoint at this address: it takes no POST", rightTokenURL},
+	http.StatusProxyAuthRequired: proxyCredentials,
+	http.StatusRequestTimeout:    {"the request took too long to arrive", "try again; if it stays, check the network and any proxy between Vault and Redox"},
+	http.StatusTooManyRequests:   {"Redox limits the rate of token requests", "wait; if it stays, see what else uses this client_id, and ask Redox for the limit of this OAuth API key"},
+}
+
+// refusal makes the Error for any answer but a 200.
+func refusal(endpoint *url.URL, response *http.Response, body []byte, now time.Time, skew time.Duration, skewKnown bool) *Error {
+	status := response.StatusCode
+	if sent, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+		now = sent // a Retry-After date is by the same clock
+	}
+	e := &Error{
+		StatusCode: status,
+		RetryAfter: parseRetryAfter(response.Header.Get("Retry-After"), now),
+		ClockSkew:  skew, ClockSkewKnown: skewKnown,
+		retryable: retryableStatus(status),
+	}
+	e.Code, e.Description = parseErrorResponse(body)
+	var d diagnosis
+	switch {
+	case status < 300:
+		e.Kind = InvalidResponse
+		d = diagnosis{fmt.Sprintf("%s answered with a status that no token endpoint gives", endpoint.Host), rightTokenURL}
+	case status < 400:
+		e.Kind = Refused
+		d = diagnosis{fmt.Sprintf("%s answered with a redirect, which is not followed: an assertion goes only where it is configured to go", endpoint.Host), rightTokenURL}
+	case status >= 500:
+		e.Kind = Unavailable
+		if status == http.StatusGatewayTimeout {
+			e.Kind = Timeout
+		}
+		d = diagnosis{fmt.Sprintf("Redox, or a gateway in front of it (%s), has a failure of its own", endpoint.Host), "try again later; if it stays, ask Redox, and look at any proxy between Vault and Redox"}
+	default:
+		switch status {
+		case http.StatusTooManyRequests:
+			e.Kind = Unavailable
+		case http.StatusRequestTimeout:
+			e.Kind = Timeout
+		default:
+			e.Kind = Refused
+		}
+		d = e.diagnoseClientError(looksLikeHTML(body))
+	}
+	e.Cause, e.Action = d.cause, d.action
+	return e
+}
+
+// diagnoseClientError finds the diagnosis for a 4xx: Redox's own words first,
+// then what the status or the code says, then what is left.
+func (e *Error) diagnoseClientError(html bool) diagnosis {
+	for _, documented := range documentedErrors {
+		if strings.HasPrefix(e.Description, documented.prefix) {
+			return documented.diagnosis
+		}
+	}
+	if name, ok := unexpectedValueName(e.Description); ok {
+		if d, ok := unexpectedValues[name]; ok {
+			return d
+		}
+		return diagnosis{"a claim or header value of the assertion is missing or malformed", "check client_id, audience, jku and the key's kid and algorithm against the OAuth API key in the Redox dashboard"}
+	}
+	if d, ok := statusDiagnoses[e.StatusCode]; ok {
+		return d
+	}
+	if html {
+		return diagnosis{"a web page came instead of Redox's answer: from a gateway or proxy on the way, or because the address is not a token endpoint", rightTokenURL + "; then look at any proxy between Vault and Redox"}
+	}
+	// Without a description, these two codes say no more than that.
+	if e.Description == "" && (e.Code == "" || e.Code == "invalid_request" || e.Code == "invalid_client") {
+		return e.diagnoseEmpty()
+	}
+	if d, ok := codeDiagnoses[e.Code]; ok {
+		return d
+	}
+	return diagnosis{"Redox refused the token request", "check client_id, key, audience and scope against the OAuth API key in the Redox dashboard"}
+}
+
+// diagnoseEmpty is for an error without a description. Redox gives it for a
+// wrong aud, alg or jti, and for an iat outside of the past 5 minutes.
+func (e *Error) diagnoseEmpty() diagnosis {
+	const rest = "; if it stays, check audience and the key's algorithm (RS384 or ES384)"
+	switch {
+	case e.ClockSkewKnown && e.ClockSkew > toleratedSkew:
+		return diagnosis{
+			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s behind Redox's", e.ClockSkew),
+			"set the clock of the Vault server right (NTP); a longer assertion_ttl helps until then" + rest}
+	case e.ClockSkewKnown && e.ClockSkew < -toleratedSkew:
+		return diagnosis{
+			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s ahead of Redox's", -e.ClockSkew),
+			"set the clock of the Vault server right (NTP); a larger clock_skew helps until then" + rest}
+	case e.ClockSkewKnown:
+		return diagnosis{
+			"Redox gave no reason, which stands for a wrong value in the assertion: its audience, algorithm or jti (the clock of the Vault server agrees with Redox's)",
+			"check audience (leave it out so that it is token_url), and that the key's algorithm is RS384 or ES384 as in the Redox dashboard; then check assertion_ttl and clock_skew"}
+	}
+	return diagnosis{
+		"Redox gave no reason, which stands for a wrong value in the assertion (its audience, algorithm or jti) or a wrong clock",
+		"check audience (leave it out so that it is token_url), and that the key's algorithm is RS384 or ES384 as in the Redox dashboard; " + clockAction}
+}
+
+// unexpectedValueName gives X of `Unexpected X claim value`.
+func unexpectedValueName(description string) (string, bool) {
+	rest, ok := strings.CutPrefix(description, "Unexpected ")
+	if !ok {
+		return "", false
+	}
+	name, _, ok := strings.Cut(rest, " claim value")
+	return strings.Trim(name, "'\"`"), ok
+}
+
+// invalidResponse makes the Error for a 200 that holds no token; problem is
+// what it holds instead.
+func invalidResponse(endpoint *url.URL, status int, body []byte, problem error, skew time.Duration, skewKnown bool) *Error {
+	e := &Error{
+		Kind: InvalidResponse, StatusCode: status,
+		Cause:     fmt.Sprintf("%s answered the token request with %s", endpoint.Host, problem),
+		Action:    rightTokenURL + "; then look at any proxy between Vault and Redox",
+		ClockSkew: skew, ClockSkewKnown: skewKnown,
+	}
+	e.Code, e.Description = parseErrorResponse(body)
+	return e
+}
+
+// invalidEndpoint is the Error for a token URL that can't be used.
+func invalidEndpoint() *Error {
+	return &Error{
+		Kind:   Refused,
+		Cause:  "the token URL is not an http or https URL with a host and without user and password",
+		Action: rightTokenURL,
+	}
+}

@@ -1,0 +1,107 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package redox
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Kind says whose fault a failure is.
+type Kind int
+
+const (
+	// Refused: the request or the configuration is wrong. Trying again
+	// without a change is useless.
+	Refused Kind = iota + 1
+	// Unavailable: no connection, 429 or 5xx.
+	Unavailable
+	// Timeout: no answer in time.
+	Timeout
+	// InvalidResponse: an answer came that is no token response.
+	InvalidResponse
+)
+
+// String gives the kind's name for logs and metrics.
+func (k Kind) String() string {
+	switch k {
+	case Refused:
+		return "refused"
+	case Unavailable:
+		return "unavailable"
+	case Timeout:
+		return "timeout"
+	case InvalidResponse:
+		return "invalid_response"
+	}
+	return "unknown"
+}
+
+// Error is every failure that Redox, or the way to it, caused. No field ever
+// holds an assertion, a token, a key or a raw response body.
+type Error struct {
+	Kind       Kind
+	StatusCode int // of the HTTP answer; 0 when none came
+
+	// Redox's own error and error_description, cleaned and cut; may be empty.
+	Code, Description string
+
+	// The diagnosis: what is wrong, and what to do next.
+	Cause, Action string
+
+	// RetryAfter is how long Redox asked to wait; 0 when it did not.
+	RetryAfter time.Duration
+
+	// ClockSkew is Redox's clock minus ours, to the second, known when the
+	// answer carried a Date header.
+	ClockSkew      time.Duration
+	ClockSkewKnown bool
+
+	// Attempts counts the requests that were tried.
+	Attempts int
+
+	retryable bool
+	wrapped   error // the context's error, when its deadline ended the request
+}
+
+// Error gives the diagnosis and Redox's own words in one sentence:
+// cause (answer); action.
+func (e *Error) Error() string {
+	var details []string
+	if e.StatusCode != 0 {
+		details = append(details, fmt.Sprintf("HTTP %d", e.StatusCode))
+	}
+	if e.Code != "" {
+		details = append(details, e.Code)
+	}
+	if e.Description != "" {
+		details = append(details, fmt.Sprintf("%q", e.Description))
+	}
+	if e.RetryAfter > 0 {
+		details = append(details, fmt.Sprintf("Redox asks to wait %s", e.RetryAfter.Round(time.Second)))
+	}
+	if e.Attempts > 1 {
+		details = append(details, fmt.Sprintf("%d attempts", e.Attempts))
+	}
+	text := e.Cause
+	if len(details) > 0 {
+		text += " (" + strings.Join(details, ", ") + ")"
+	}
+	if e.Action != "" {
+		text += "; " + e.Action
+	}
+	return text
+}
+
+// Unwrap gives context.DeadlineExceeded when the caller's deadline ended the
+// request, else nil.
+func (e *Error) Unwrap() error { return e.wrapped }
+
+// PublicKeyNotFound reports whether Redox refused the assertion because it
+// has no such public key for the client ID: the one answer after which
+// another version of the key may be tried (REDOX.md, Errors).
+func (e *Error) PublicKeyNotFound() bool {
+	return e.StatusCode >= 400 && e.StatusCode < 500 && strings.HasPrefix(e.Description, publicKeyNotFound)
+}

@@ -1,0 +1,212 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package redox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	// grantType and assertionType are the form values of RFC 6749 section
+	// 4.4.2 and RFC 7523 section 2.2.
+	grantType     = "client_credentials"
+	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+	maxBodyBytes = 64 << 10
+)
+
+// TokenRequest is what to ask Redox's token endpoint for.
+type TokenRequest struct {
+	TokenURL string
+	// Scope is sent as a form field unless it is empty.
+	Scope string
+	// Timeout of one attempt; 0 leaves only the context's deadline.
+	Timeout time.Duration
+	// MaxRetries is how many more attempts may follow the first.
+	MaxRetries int
+	// Assertion gives a newly signed assertion with a new jti. It is called
+	// once per attempt: Redox refuses a jti that it has seen. Its error ends
+	// the request and is returned as it is.
+	Assertion func() (string, error)
+}
+
+// Token is Redox's answer to a TokenRequest.
+type Token struct {
+	AccessToken string
+	TokenType   string // always "Bearer"
+	Scope       string // as granted; as asked for when the answer names none (RFC 6749 section 5.1)
+
+	// Lifetime is expires_in: more than 0, at most an hour.
+	Lifetime time.Duration
+	// RequestedAt is the moment before the successful attempt was sent, with
+	// its monotonic reading. The lifetime counts from here.
+	RequestedAt time.Time
+	// Latency of the successful attempt.
+	Latency time.Duration
+
+	// ClockSkew is Redox's clock minus ours, to the second, known when the
+	// answer carried a Date header.
+	ClockSkew      time.Duration
+	ClockSkewKnown bool
+}
+
+// RequestToken exchanges a client assertion for an access token (RFC 6749
+// section 4.4, RFC 7523 section 2.2). It tries again after connection errors,
+// timeouts and the statuses 429, 502, 503 and 504, as long as the wait fits
+// before the deadline of ctx.
+//
+// Errors are an *Error, the error of r.Assertion, or one that wraps
+// context.Canceled.
+func (c *Client) RequestToken(ctx context.Context, r TokenRequest) (*Token, error) {
+	endpoint, err := parseEndpoint(r.TokenURL)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, ended(ctx, endpoint)
+	}
+	for attempt := 1; ; attempt++ {
+		assertion, err := r.Assertion()
+		if err != nil {
+			return nil, err
+		}
+		token, err := c.attempt(ctx, endpoint, &r, assertion)
+		if err == nil {
+			return token, nil
+		}
+		var failure *Error
+		if !errors.As(err, &failure) {
+			return nil, err
+		}
+		failure.Attempts = attempt
+		if !failure.retryable || attempt > r.MaxRetries {
+			return nil, failure
+		}
+		wait := max(backoff(attempt), failure.RetryAfter)
+		if !fits(ctx, wait) {
+			return nil, failure
+		}
+		if c.sleep(ctx, wait) != nil {
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, ended(ctx, endpoint)
+			}
+			return nil, failure // says more than that the time is over
+		}
+	}
+}
+
+// attempt sends one request and reads its answer.
+func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest, assertion string) (*Token, error) {
+	attemptCtx, cancel := ctx, context.CancelFunc(func() {})
+	if r.Timeout > 0 {
+		attemptCtx, cancel = context.WithTimeout(ctx, r.Timeout)
+	}
+	defer cancel()
+
+	form := url.Values{
+		"grant_type":            {grantType},
+		"client_assertion_type": {assertionType},
+		"client_assertion":      {assertion},
+	}
+	if r.Scope != "" {
+		form.Set("scope", r.Scope)
+	}
+	request, err := http.NewRequestWithContext(attemptCtx, http.MethodPost, endpoint.String(), strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, invalidEndpoint()
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", c.userAgent)
+
+	sent := c.now()
+	response, err := c.transport.RoundTrip(request)
+	if err != nil {
+		return nil, c.connectionFailure(ctx, attemptCtx, endpoint, r.Timeout, err)
+	}
+	defer response.Body.Close()
+	skew, skewKnown := clockSkew(response.Header.Get("Date"), sent, c.now())
+	body, tooLarge, err := readBody(response)
+
+	if response.StatusCode != http.StatusOK {
+		// The status decides, also when the body is too large or cut off.
+		return nil, refusal(endpoint, response, body, c.now(), skew, skewKnown)
+	}
+	if err != nil {
+		return nil, c.connectionFailure(ctx, attemptCtx, endpoint, r.Timeout, err)
+	}
+	latency := c.now().Sub(sent)
+	var answer *tokenResponse
+	if tooLarge {
+		err = errors.New("an answer larger than 64 KiB")
+	} else {
+		answer, err = parseTokenResponse(body)
+	}
+	if err != nil {
+		return nil, invalidResponse(endpoint, response.StatusCode, body, err, skew, skewKnown)
+	}
+	scope := answer.scope
+	if scope == "" {
+		scope = r.Scope
+	}
+	return &Token{
+		AccessToken: answer.accessToken, TokenType: bearer, Scope: scope,
+		Lifetime: answer.lifetime, RequestedAt: sent, Latency: latency,
+		ClockSkew: skew, ClockSkewKnown: skewKnown,
+	}, nil
+}
+
+// readBody reads the body to its end, so that the connection can be used
+// again, or up to the limit.
+func readBody(response *http.Response) (body []byte, tooLarge bool, err error) {
+	if response.StatusCode < http.StatusOK {
+		return nil, false, nil // after 101 the body is the connection, without an end
+	}
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxBodyBytes+1))
+	if len(body) > maxBodyBytes {
+		return body[:maxBodyBytes], true, err
+	}
+	return body, false, err
+}
+
+// parseEndpoint reads a token URL. Its error doesn't quote the URL, which may
+// carry a password.
+func parseEndpoint(tokenURL string) (*url.URL, error) {
+	u, err := url.Parse(tokenURL)
+	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Hostname() == "" || u.User != nil {
+		return nil, invalidEndpoint()
+	}
+	return u, nil
+}
+
+// ended is the error for a context that ended: Timeout after its deadline,
+// else one that wraps context.Canceled, for which nobody at Redox is to blame.
+func ended(ctx context.Context, endpoint *url.URL) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("the token request was given up: %w", ctx.Err())
+	}
+	failure := noAnswer(endpoint, "in the time the caller had")
+	failure.retryable = false
+	failure.wrapped = ctx.Err()
+	return failure
+}
+
+// clockSkew estimates Redox's clock minus ours from a Date header. Date is
+// cut to whole seconds, so half a second is added, and it is compared with
+// the middle of the round trip; the result is rounded to the second.
+func clockSkew(date string, sent, received time.Time) (skew time.Duration, known bool) {
+	t, err := http.ParseTime(date)
+	if err != nil {
+		return 0, false
+	}
+	middle := sent.Add(received.Sub(sent) / 2)
+	return t.Add(500 * time.Millisecond).Sub(middle).Round(time.Second), true
+}
