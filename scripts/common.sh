@@ -43,7 +43,6 @@ sha256() {
 	fi
 }
 
-# lint_tool runs a tool pinned in tools/lint on this module: name, arguments.
-lint_tool() {
-	go -C "$root" tool -modfile=tools/lint/go.mod "$@"
-}
+# tool is how a tool pinned in tools/lint is called, from the root.
+# shellcheck disable=SC2034
+tool=(go tool -modfile=tools/lint/go.mod)
