@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// grantType and assertionType are the form values of RFC 6749 section
+	// GrantType and ClientAssertionType are the form values of RFC 6749 section
 	// 4.4.2 and RFC 7523 section 2.2.
-	grantType     = "client_credentials"
-	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+	GrantType           = "client_credentials"
+	ClientAssertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 	maxBodyBytes = 64 << 10
 )
@@ -112,8 +112,8 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	defer cancel()
 
 	form := url.Values{
-		"grant_type":            {grantType},
-		"client_assertion_type": {assertionType},
+		"grant_type":            {GrantType},
+		"client_assertion_type": {ClientAssertionType},
 		"client_assertion":      {assertion},
 	}
 	if r.Scope != "" {

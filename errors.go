@@ -1,0 +1,65 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/redox"
+	"vault-plugin-secrets-redox/internal/tokencache"
+)
+
+// userError is a fault of the request or of what is configured here, not of the engine or of Redox. It names the
+// field (empty when the fault is no field's), what is wrong and what to do next. It becomes a 400.
+type userError struct{ field, problem, wayOut string }
+
+func (e *userError) Error() string {
+	text := e.problem + "; " + e.wayOut
+	if e.field != "" {
+		text = e.field + ": " + text
+	}
+	return text
+}
+
+// fieldError is a userError whose problem is formatted. Values from the request belong into it only once they are
+// known to be harmless: somebody may have pasted a private key into the wrong field.
+func fieldError(field, wayOut, problem string, arguments ...any) error {
+	return &userError{field: field, problem: fmt.Sprintf(problem, arguments...), wayOut: wayOut}
+}
+
+// answer turns an error into what Vault should say: a 400 for what the user can mend, 502 or 504 for Redox's and the
+// network's faults. A CodedError is given unwrapped, since Vault looks at the outermost error only; and 503 is never
+// used, since clients take it for a sealed Vault. Storage errors and Vault's own go back as they came.
+func answer(response *logical.Response, err error) (*logical.Response, error) {
+	var user *userError
+	var remote *redox.Error
+	switch {
+	case err == nil:
+		return response, nil
+	case errors.As(err, &user):
+		return logical.ErrorResponse("%s", user), nil
+	case errors.As(err, &remote):
+		switch remote.Kind {
+		case redox.Refused:
+			return logical.ErrorResponse("%s", remote), nil
+		case redox.Timeout:
+			return nil, logical.CodedError(http.StatusGatewayTimeout, remote.Error())
+		default:
+			return nil, logical.CodedError(http.StatusBadGateway, remote.Error())
+		}
+	case errors.Is(err, tokencache.ErrExpired):
+		return nil, logical.CodedError(http.StatusBadGateway, "Redox's token had expired by the time it arrived; "+
+			"look at the latency and clock_skew that the check endpoint shows")
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, logical.CodedError(http.StatusGatewayTimeout, "no token was to be had in time; "+
+			"write to the check endpoint to see what Redox answers")
+	default:
+		return nil, err
+	}
+}

@@ -1,0 +1,216 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
+
+// row is one field of a stored record: it gives the request's and the response's schema, and reads and writes the
+// record.
+type row[T any] struct {
+	name        string
+	kind        framework.FieldType
+	title       string // for Vault's UI
+	description string
+	// at points to the field: *string, *bool, *int or *time.Duration, as kind says.
+	at func(*T) any
+}
+
+// rowSchemas gives the rows' field schemas, with their defaults as they are in defaults.
+func rowSchemas[T any](rows []row[T], defaults *T) map[string]*framework.FieldSchema {
+	schemas := make(map[string]*framework.FieldSchema, len(rows))
+	for _, r := range rows {
+		schemas[r.name] = &framework.FieldSchema{
+			Type:         r.kind,
+			Description:  r.description,
+			DisplayAttrs: &framework.DisplayAttributes{Name: r.title},
+		}
+		if value := r.value(defaults); value != "" && value != false && value != 0 {
+			schemas[r.name].Default = value
+		}
+	}
+	return schemas
+}
+
+// value gives the field in the form that Vault decodes and answers: durations in whole seconds.
+func (r *row[T]) value(record *T) any {
+	switch field := r.at(record).(type) {
+	case *string:
+		return *field
+	case *bool:
+		return *field
+	case *int:
+		return *field
+	case *time.Duration:
+		return int(*field / time.Second)
+	default:
+		return nil
+	}
+}
+
+// set is the reverse of value. It says whether the value was of the field's type.
+func (r *row[T]) set(record *T, value any) (ok bool) {
+	switch field := r.at(record).(type) {
+	case *string:
+		*field, ok = value.(string)
+	case *bool:
+		*field, ok = value.(bool)
+	case *int:
+		*field, ok = value.(int)
+	case *time.Duration:
+		var seconds int
+		seconds, ok = value.(int)
+		*field = time.Duration(seconds) * time.Second
+	}
+	return ok
+}
+
+// applyRows writes the fields that the request names into the record, and no others. Null and the empty string stand
+// for the default.
+func applyRows[T any](rows []row[T], data *framework.FieldData, record, defaults *T) error {
+	for _, r := range rows {
+		raw, named := data.Raw[r.name]
+		if !named {
+			continue
+		}
+		value := r.value(defaults)
+		if raw != nil && raw != "" {
+			var err error
+			if value, _, err = data.GetOkErr(r.name); err != nil {
+				return wrongType(r.name, r.kind)
+			}
+		}
+		if !r.set(record, value) {
+			return wrongType(r.name, r.kind)
+		}
+	}
+	return nil
+}
+
+// showRows gives the record as a response's data.
+func showRows[T any](rows []row[T], record *T) map[string]any {
+	data := make(map[string]any, len(rows))
+	for _, r := range rows {
+		data[r.name] = r.value(record)
+	}
+	return data
+}
+
+// kindWords says what a field type takes.
+var kindWords = map[framework.FieldType]string{
+	framework.TypeString:         "a string",
+	framework.TypeBool:           "true or false",
+	framework.TypeInt:            "a whole number",
+	framework.TypeDurationSecond: "a duration such as 30s or 2m, or a number of seconds, not negative",
+}
+
+// wrongType refuses a value without repeating it: it may be a secret in the wrong place.
+func wrongType(field string, kind framework.FieldType) error {
+	words := kindWords[kind]
+	if words == "" {
+		words = kind.String()
+	}
+	return fieldError(field, "give "+words, "the value is of the wrong type")
+}
+
+// checkText refuses what could not stand in a JWT, a form or a log line: control characters and excessive length.
+func checkText(field, value string) error {
+	const most = 512
+	if len(value) > most {
+		return fieldError(field, "give a shorter one", "the value is longer than %d bytes", most)
+	}
+	for _, r := range value {
+		if r < ' ' || r > '~' {
+			return fieldError(field, "use printable ASCII characters", "the value has a character that is not allowed")
+		}
+	}
+	return nil
+}
+
+// checkScope allows the characters of RFC 6749 section 3.3.
+func checkScope(field, value string) error {
+	if strings.ContainsAny(value, "\"\\") {
+		return fieldError(field, "give scope names separated by spaces", "the value has a quote or a backslash in it")
+	}
+	return checkText(field, value)
+}
+
+// referencePattern is what framework.GenericNameRegex lets through as a name.
+var referencePattern = regexp.MustCompile(`^\w(([\w-.]+)?\w)?$`)
+
+// checkReference refuses what can't be the name of a key or role. Only names that pass are repeated in errors.
+func checkReference(field, name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := checkName(field, name); err != nil {
+		return err
+	}
+	if !referencePattern.MatchString(name) {
+		return fieldError(field, "give the name under which it was created", "the value can't be a name")
+	}
+	return nil
+}
+
+func checkRange(field string, value, least, most time.Duration) error {
+	if value < least || value > most {
+		return fieldError(field, "give a duration in that range", "the value is not between %ds and %ds",
+			int(least.Seconds()), int(most.Seconds()))
+	}
+	return nil
+}
+
+// firstError gives the first of several results that is an error, in the order of the fields.
+func firstError(results ...error) error {
+	for _, err := range results {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	noQuery      = false
+	queryAllowed = true
+)
+
+// checkURL refuses what no token or assertion may be sent to: relative URLs, plain http off this machine, credentials
+// in the URL, fragments. The empty string passes: it stands for the default.
+func checkURL(field, value string, query bool) error {
+	if value == "" {
+		return nil
+	}
+	if err := checkText(field, value); err != nil {
+		return err
+	}
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || u.Opaque != "" || (u.Scheme != "https" && u.Scheme != "http"):
+		return fieldError(field, "give a full https URL", "the value is not an http URL")
+	case u.Hostname() == "" || strings.ContainsRune(u.Host, ' '):
+		return fieldError(field, "give a full https URL", "the URL has no host")
+	case u.User != nil:
+		return fieldError(field, "leave user name and password out", "the URL has credentials in it")
+	case u.Fragment != "" || strings.Contains(value, "#"):
+		return fieldError(field, "leave out what begins with #", "the URL has a fragment")
+	case !query && (u.RawQuery != "" || u.ForceQuery):
+		return fieldError(field, "leave out what begins with ?", "the URL has a query, and paths are appended to it")
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return fieldError(field, "use https; http is accepted for loopback hosts only", "the URL is not https")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}

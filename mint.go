@@ -1,0 +1,206 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/redox"
+	"vault-plugin-secrets-redox/internal/tokencache"
+)
+
+// From a role's name to a token: what token/ mints through the cache, check/ tries without it, and assertion/ stops
+// half-way of.
+
+// token is a minted access token with what its readers are told. It is shared and never changed.
+type token struct {
+	accessToken string
+	tokenType   string
+	scope       string
+	clientID    string
+	keyID       string
+	expireTime  string
+	mintTime    string
+
+	keyName string // whose change drops the token
+	leased  bool
+}
+
+// client is a role resolved to all that an assertion needs: the configuration as it is for the role, and the key.
+type client struct {
+	config
+	role    *role
+	version *keyVersion
+	key     *privateKey
+}
+
+// resolve reads what the role consists of; the empty name is the configuration alone. What is missing is a userError.
+func (b *backend) resolve(ctx context.Context, storage logical.Storage, roleName string) (*client, error) {
+	generation := b.openKeys.generation()
+	r, where := &role{}, "config"
+	if roleName != "" {
+		where = "roles/" + roleName + " or config"
+		var err error
+		if r, err = loadRole(ctx, storage, roleName); err != nil {
+			return nil, err
+		}
+		if r == nil {
+			return nil, fieldError("role", "create it with a write to roles/"+roleName+", or list roles to see which there are",
+				"there is no role named %q", roleName)
+		}
+	}
+	if r.Disabled {
+		return nil, fieldError("disabled", "whoever disabled it can write disabled=false to roles/"+roleName,
+			"role %q is disabled", roleName)
+	}
+	c, _, err := loadConfig(ctx, storage)
+	if err != nil {
+		return nil, err
+	}
+	effective := r.overlay(*c)
+	if effective.ClientID == "" {
+		return nil, fieldError("client_id", "set it with a write to "+where, "no client ID is configured")
+	}
+	if effective.Key == "" {
+		return nil, fieldError("key", "create a key with a write to keys/NAME and name it in "+where, "no signing key is configured")
+	}
+	k, err := loadKey(ctx, storage, effective.Key)
+	if err != nil {
+		return nil, err
+	}
+	if k == nil {
+		return nil, fieldError("key", "create it, or name another in "+where, "the signing key %q does not exist", effective.Key)
+	}
+	version, err := k.active()
+	if err != nil {
+		return nil, err
+	}
+	key, err := b.openKeys.open(effective.Key, version.PrivateKey, generation)
+	if err != nil {
+		return nil, err
+	}
+	return &client{config: effective, role: r, version: version, key: key}, nil
+}
+
+// assertion signs a new client assertion.
+func (c *client) assertion(now time.Time) (string, error) {
+	return c.key.sign(assertionClaims{
+		clientID: c.ClientID,
+		audience: c.audience(),
+		kid:      c.version.KeyID,
+		jku:      c.JKU,
+		now:      now,
+		backdate: c.ClockSkew,
+		lifetime: c.AssertionTTL,
+	})
+}
+
+// exchange asks Redox for a token. It also gives the moment before the request that succeeded.
+func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokencache.Instant, error) {
+	connection, err := b.connections.get(c.CAPEM)
+	if err != nil {
+		return nil, tokencache.Instant{}, err
+	}
+	var requestedAt tokencache.Instant
+	answer, err := connection.RequestToken(ctx, redox.TokenRequest{
+		TokenURL:   c.tokenURL(),
+		Scope:      c.Scope,
+		Timeout:    c.RequestTimeout,
+		MaxRetries: c.MaxRetries,
+		Assertion: func() (string, error) { // once per attempt
+			requestedAt = b.now()
+			return c.assertion(requestedAt.Wall)
+		},
+	})
+	return answer, requestedAt, err
+}
+
+// mint makes the token of a role, for the cache.
+func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[*token], error) {
+	nothing := tokencache.Minted[*token]{}
+	c, err := b.resolve(ctx, b.storage, roleName)
+	if err != nil {
+		return nothing, err
+	}
+	if c.role.Leased && b.systemView.ReplicationState().HasState(consts.ReplicationPerformanceStandby) {
+		// A standby can't register the lease; the active node mints.
+		return nothing, logical.ErrReadOnly
+	}
+	answer, requestedAt, err := b.exchange(ctx, c)
+	if err != nil {
+		b.Logger().Warn("minting a token failed", "role", roleName, "key", c.Key, "kid", c.version.KeyID, "error", err)
+		return nothing, err
+	}
+	b.Logger().Debug("minted a token", "role", roleName, "key", c.Key, "kid", c.version.KeyID,
+		"lifetime", answer.Lifetime, "latency", answer.Latency)
+	return tokencache.Minted[*token]{
+		Value: &token{
+			accessToken: answer.AccessToken,
+			tokenType:   answer.TokenType,
+			scope:       answer.Scope,
+			clientID:    c.ClientID,
+			keyID:       c.version.KeyID,
+			expireTime:  formatTime(requestedAt.Wall.Add(answer.Lifetime)),
+			mintTime:    formatTime(requestedAt.Wall),
+			keyName:     c.Key,
+			leased:      c.role.Leased,
+		},
+		RequestedAt: requestedAt,
+		Lifetime:    answer.Lifetime,
+		MinTTL:      c.MinTTL,
+	}, nil
+}
+
+// mintPauses says which failures the cache remembers: those that reached for Redox. The others are settled by a look
+// into storage, and end with the write that mends them.
+func mintPauses(err error) (pause bool, least time.Duration) {
+	var remote *redox.Error
+	if errors.As(err, &remote) {
+		return true, remote.RetryAfter
+	}
+	return errors.Is(err, tokencache.ErrExpired), 0
+}
+
+// connections holds the one HTTP client of the mount, so that connections to Redox are reused. Another set of trusted
+// CAs makes another client.
+type connections struct {
+	mu     sync.Mutex
+	caPEM  string
+	client *redox.Client
+}
+
+func (c *connections) get(caPEM string) (*redox.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client != nil && c.caPEM == caPEM {
+		return c.client, nil
+	}
+	client, err := redox.NewClient(redox.Options{CAPEM: caPEM, UserAgent: userAgent()})
+	if err != nil {
+		return nil, fieldError("ca_pem", "write PEM certificates to config", "the configured CA certificates can't be used")
+	}
+	c.closeIdle()
+	c.caPEM, c.client = caPEM, client
+	return client, nil
+}
+
+// close gives idle connections back. Requests under way end with their context.
+func (c *connections) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeIdle()
+	c.client = nil
+}
+
+func (c *connections) closeIdle() {
+	if c.client != nil {
+		c.client.Close()
+	}
+}

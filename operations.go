@@ -1,0 +1,77 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
+
+// What the paths' declarations have in common.
+
+// operationPrefix begins every operation ID in the OpenAPI document.
+const operationPrefix = "redox"
+
+// display names a path for the UI and for OpenAPI operation IDs: prefix, verb, suffix. A path with an optional part
+// gives a suffix for each form, separated by "|".
+func display(suffix string) *framework.DisplayAttributes {
+	return &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix}
+}
+
+// reading is an operation that any node answers.
+func reading(handler framework.OperationFunc, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+	return &framework.PathOperation{Callback: handler, Summary: summary, Responses: responses}
+}
+
+// changing is an operation that writes storage: performance standbys and secondaries forward it before it begins.
+func changing(handler framework.OperationFunc, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+	return &framework.PathOperation{
+		Callback: handler, Summary: summary, Responses: responses,
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+	}
+}
+
+// acting is an operation under POST and PUT that writes no storage. The verb goes into its OpenAPI operation ID.
+func acting(handler framework.OperationFunc, verb, summary string, responses map[int][]framework.Response) *framework.PathOperation {
+	o := reading(handler, summary, responses)
+	o.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: verb}
+	return o
+}
+
+var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: "No content."}}}
+
+func ok(description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	return map[int][]framework.Response{http.StatusOK: {{Description: description, Fields: fields}}}
+}
+
+// listing is what a list operation answers.
+func listing(description string) map[int][]framework.Response {
+	return ok(description, map[string]*framework.FieldSchema{
+		"keys": {Type: framework.TypeStringSlice, Description: "The names."},
+	})
+}
+
+// responseFields turns the schemas of a request into those of a response that always has all fields.
+func responseFields(request map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	response := make(map[string]*framework.FieldSchema, len(request))
+	for name, schema := range request {
+		field := *schema
+		field.Default, field.Required = nil, true
+		response[name] = &field
+	}
+	return response
+}
+
+// answerField is a field that a response always has.
+func answerField(kind framework.FieldType, description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: kind, Description: description, Required: true}
+}
+
+// nameField is the name in a path.
+func nameField(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeString, Description: description,
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true}}
+}

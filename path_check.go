@@ -1,0 +1,102 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/redox"
+)
+
+// checkWait bounds a check as the cache bounds a mint.
+const checkWait = 20 * time.Second
+
+var checkFields = map[string]*framework.FieldSchema{
+	"ok":             answerField(framework.TypeBool, "Whether Redox gave a token."),
+	"client_id":      {Type: framework.TypeString, Description: "Client ID that was tried."},
+	"kid":            {Type: framework.TypeString, Description: "kid of the key that signed."},
+	"token_url":      {Type: framework.TypeString, Description: "Token endpoint that was asked."},
+	"latency_ms":     {Type: framework.TypeInt64, Description: "Milliseconds that Redox took to answer."},
+	"token_lifetime": {Type: framework.TypeInt64, Description: "Seconds that the token lives."},
+	"scope":          {Type: framework.TypeString, Description: "Scope that Redox granted."},
+	"clock_skew":     {Type: framework.TypeInt64, Description: "Redox's clock minus this node's, in seconds, when Redox said its time."},
+	"cause":          {Type: framework.TypeString, Description: "What is wrong."},
+	"action":         {Type: framework.TypeString, Description: "What to do next."},
+	"http_status":    {Type: framework.TypeInt64, Description: "Status of Redox's answer, when there was one."},
+	"error_code":     {Type: framework.TypeString, Description: "Redox's own error, when it gave one."},
+	"error_description": {Type: framework.TypeString,
+		Description: "Redox's own words, cleaned and cut, when it gave any."},
+}
+
+func (b *backend) pathCheck() *framework.Path {
+	return &framework.Path{
+		Pattern:      "check(/" + framework.GenericNameRegex("role") + ")?$",
+		Fields:       map[string]*framework.FieldSchema{"role": nameField("Name of a role. Left out: the configuration's own client ID and key.")},
+		DisplayAttrs: display("check|role-check"),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: acting(b.check, "run", "Try to get a token, and say what was learned.", ok("What was learned.", checkFields)),
+		},
+		HelpSynopsis: "Tries to get a token and explains what is wrong.",
+		HelpDescription: `
+Asks Redox for a token now, whatever is cached, and tells what was learned but
+not the token: with ok=true the latency, the token's lifetime and scope and how
+far the clocks are apart; with ok=false the cause and what to do next.
+
+    vault write -f redox/check/ROLE
+`,
+	}
+}
+
+func (b *backend) check(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkWait)
+	defer cancel()
+	roleName := pathName(data, "role")
+	c, err := b.resolve(ctx, req.Storage, roleName)
+	if user := (*userError)(nil); errors.As(err, &user) {
+		cause := user.problem
+		if user.field != "" {
+			cause = user.field + ": " + cause
+		}
+		return &logical.Response{Data: map[string]any{"ok": false, "cause": cause, "action": user.wayOut}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	learned := map[string]any{
+		"ok":        false,
+		"client_id": c.ClientID,
+		"kid":       c.version.KeyID,
+		"token_url": c.tokenURL(),
+	}
+	answer, _, err := b.exchange(ctx, c)
+	if remote := (*redox.Error)(nil); errors.As(err, &remote) {
+		learned["cause"], learned["action"] = remote.Cause, remote.Action
+		learned["http_status"] = remote.StatusCode
+		learned["error_code"], learned["error_description"] = remote.Code, remote.Description
+		addClockSkew(learned, remote.ClockSkew, remote.ClockSkewKnown)
+		return &logical.Response{Data: learned}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	// What was mended at Redox is no write here: this is how readers get to know of it at once.
+	b.tokens.ForgetFailure(roleName)
+	learned["ok"] = true
+	learned["latency_ms"] = answer.Latency.Milliseconds()
+	learned["token_lifetime"] = int64(answer.Lifetime.Seconds())
+	learned["scope"] = answer.Scope
+	addClockSkew(learned, answer.ClockSkew, answer.ClockSkewKnown)
+	return &logical.Response{Data: learned}, nil
+}
+
+func addClockSkew(learned map[string]any, skew time.Duration, known bool) {
+	if known {
+		learned["clock_skew"] = int64(skew.Seconds())
+	}
+}

@@ -1,0 +1,255 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/redox"
+)
+
+// config is the connection to Redox and what roles inherit. What can be derived (the token URL) is not stored unless
+// it was set.
+type config struct {
+	header
+
+	ClientID       string        `json:"client_id"`
+	Key            string        `json:"key"`
+	Scope          string        `json:"scope"`
+	BaseURL        string        `json:"base_url"`
+	TokenURL       string        `json:"token_url"`
+	Audience       string        `json:"audience"`
+	PlatformURL    string        `json:"platform_url"`
+	JKU            string        `json:"jku"`
+	CAPEM          string        `json:"ca_pem"`
+	AssertionTTL   time.Duration `json:"assertion_ttl"`
+	ClockSkew      time.Duration `json:"clock_skew"`
+	RequestTimeout time.Duration `json:"request_timeout"`
+	MaxRetries     int           `json:"max_retries"`
+	MinTTL         time.Duration `json:"min_ttl"`
+}
+
+// The bounds of min_ttl, here and in roles.
+const (
+	leastMinTTL = time.Second
+	mostMinTTL  = time.Hour
+)
+
+func defaultConfig() *config {
+	return &config{
+		BaseURL:        "https://api.redoxengine.com",
+		AssertionTTL:   120 * time.Second,
+		ClockSkew:      30 * time.Second,
+		RequestTimeout: 10 * time.Second,
+		MaxRetries:     2,
+		MinTTL:         30 * time.Second,
+	}
+}
+
+var configRows = []row[config]{
+	{"client_id", framework.TypeString, "Client ID",
+		"Client ID of the Redox OAuth API key, as its page in the Redox dashboard shows it. Roles may name their own.",
+		func(c *config) any { return &c.ClientID }},
+	{"key", framework.TypeString, "Signing key",
+		"Name of the signing key (see keys/) that signs for the client ID. Roles may name their own.",
+		func(c *config) any { return &c.Key }},
+	{"scope", framework.TypeString, "Scope",
+		"Scope to ask for with each token, space separated. Most Redox API keys need none. Roles may name their own.",
+		func(c *config) any { return &c.Scope }},
+	{"base_url", framework.TypeString, "Base URL",
+		"Where Redox is. For Canada: https://api.ca.redoxengine.com.",
+		func(c *config) any { return &c.BaseURL }},
+	{"token_url", framework.TypeString, "Token URL",
+		"Token endpoint. Default: base_url followed by /v2/auth/token.",
+		func(c *config) any { return &c.TokenURL }},
+	{"audience", framework.TypeString, "Audience",
+		"The assertion's aud claim. Default: the token URL.",
+		func(c *config) any { return &c.Audience }},
+	{"platform_url", framework.TypeString, "Platform API URL",
+		"Where Redox's Platform API is. Default: base_url followed by /platform.",
+		func(c *config) any { return &c.PlatformURL }},
+	{"jku", framework.TypeString, "JWKS URL",
+		"JWKS URL to name in the assertion's jku header: exactly the URL saved at the API key in the Redox dashboard. " +
+			"Unset: no such header, and Redox uses what the dashboard has. Roles may name their own.",
+		func(c *config) any { return &c.JKU }},
+	{"ca_pem", framework.TypeString, "CA certificates",
+		"PEM certificates of the CAs to trust when connecting to Redox, in place of the system's.",
+		func(c *config) any { return &c.CAPEM }},
+	{"assertion_ttl", framework.TypeDurationSecond, "Assertion TTL",
+		"How long an assertion is valid. Together with clock_skew at most 300s, which is Redox's limit.",
+		func(c *config) any { return &c.AssertionTTL }},
+	{"clock_skew", framework.TypeDurationSecond, "Clock skew",
+		"How far the assertion's iat is set back, so that a clock that runs fast still works.",
+		func(c *config) any { return &c.ClockSkew }},
+	{"request_timeout", framework.TypeDurationSecond, "Request timeout",
+		"How long one attempt to get a token may take. Retries included, a caller waits at most 20s.",
+		func(c *config) any { return &c.RequestTimeout }},
+	{"max_retries", framework.TypeInt, "Retries",
+		"How many times a request is repeated when Redox can't be reached or is overloaded. At most 10.",
+		func(c *config) any { return &c.MaxRetries }},
+	{"min_ttl", framework.TypeDurationSecond, "Least TTL",
+		"The least life a token is served with; a quarter of the token's lifetime caps it. Roles may name their own.",
+		func(c *config) any { return &c.MinTTL }},
+}
+
+// tokenURL is the token endpoint: as set, or derived.
+func (c *config) tokenURL() string {
+	if c.TokenURL != "" {
+		return c.TokenURL
+	}
+	return strings.TrimRight(c.BaseURL, "/") + "/v2/auth/token"
+}
+
+func (c *config) audience() string {
+	if c.Audience != "" {
+		return c.Audience
+	}
+	return c.tokenURL()
+}
+
+func (c *config) platformURL() string {
+	if c.PlatformURL != "" {
+		return c.PlatformURL
+	}
+	return strings.TrimRight(c.BaseURL, "/") + "/platform"
+}
+
+// validate checks all but whether the key exists.
+func (c *config) validate() error {
+	if err := firstError(
+		checkText("client_id", c.ClientID),
+		checkReference("key", c.Key),
+		checkScope("scope", c.Scope),
+		checkURL("base_url", c.BaseURL, noQuery),
+		checkURL("token_url", c.TokenURL, queryAllowed),
+		checkText("audience", c.Audience),
+		checkURL("platform_url", c.PlatformURL, noQuery),
+		checkURL("jku", c.JKU, queryAllowed),
+		checkRange("assertion_ttl", c.AssertionTTL, 10*time.Second, 300*time.Second),
+		checkRange("clock_skew", c.ClockSkew, 0, 290*time.Second),
+		checkRange("request_timeout", c.RequestTimeout, time.Second, 20*time.Second),
+		checkRange("min_ttl", c.MinTTL, leastMinTTL, mostMinTTL),
+	); err != nil {
+		return err
+	}
+	if c.CAPEM != "" {
+		client, err := redox.NewClient(redox.Options{CAPEM: c.CAPEM})
+		if err != nil {
+			return fieldError("ca_pem", "give CA certificates as PEM blocks", "it holds something else than PEM certificates")
+		}
+		client.Close()
+	}
+	if c.AssertionTTL+c.ClockSkew > 300*time.Second {
+		return fieldError("assertion_ttl", "lower one of them", "assertion_ttl and clock_skew together exceed 300s, "+
+			"and Redox refuses an assertion whose iat and exp lie further apart")
+	}
+	if c.MaxRetries < 0 || c.MaxRetries > 10 {
+		return fieldError("max_retries", "give a number from 0 to 10", "the value is out of range")
+	}
+	return nil
+}
+
+// loadConfig reads the configuration over the defaults. It says whether one has been written.
+func loadConfig(ctx context.Context, storage logical.Storage) (c *config, written bool, err error) {
+	c = defaultConfig()
+	written, err = readEntry(ctx, storage, configStorageKey, c)
+	if err != nil {
+		return nil, false, err
+	}
+	return c, written, nil
+}
+
+func (b *backend) pathConfig() *framework.Path {
+	shown := responseFields(rowSchemas(configRows, &config{}))
+	return &framework.Path{
+		Pattern:        "config",
+		Fields:         rowSchemas(configRows, defaultConfig()),
+		ExistenceCheck: b.configExists,
+		DisplayAttrs:   display("configuration"),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.CreateOperation: changing(b.configWrite, "Configure the connection to Redox.", noContent),
+			logical.UpdateOperation: changing(b.configWrite, "Change the fields that are named.", noContent),
+			logical.ReadOperation:   reading(b.configRead, "Read the configuration.", ok("The configuration.", shown)),
+			logical.DeleteOperation: changing(b.configDelete, "Delete the configuration.", noContent),
+		},
+		HelpSynopsis: "The connection to Redox, and the defaults that roles inherit.",
+		HelpDescription: `
+Tells the engine where Redox is and, unless each role has its own, which OAuth
+API key of yours it acts for: client_id is the API key's client ID in the Redox
+dashboard, and key names the signing key (see keys/) whose public half is
+registered there.
+
+An update changes only the fields it names; an empty value brings a field's
+default back. A read shows the URLs in effect, also where they are derived from
+base_url. The configuration can be deleted when no role is left.
+`,
+	}
+}
+
+func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
+	_, written, err := loadConfig(ctx, req.Storage)
+	return written, err
+}
+
+func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	c, written, err := loadConfig(ctx, req.Storage)
+	if err != nil || !written {
+		return nil, err
+	}
+	data := showRows(configRows, c)
+	data["token_url"], data["audience"], data["platform_url"] = c.tokenURL(), c.audience(), c.platformURL()
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	unlock, err := b.writes.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	c, _, err := loadConfig(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	if err := applyRows(configRows, data, c, defaultConfig()); err != nil {
+		return nil, err
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if err := requireKey(ctx, req.Storage, c.Key); err != nil {
+		return nil, err
+	}
+	defer b.configChanged() // also after a failed Put: it may have been carried out
+	return nil, writeEntry(ctx, req.Storage, configStorageKey, c)
+}
+
+func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	unlock, err := b.writes.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if _, written, err := loadConfig(ctx, req.Storage); err != nil || !written {
+		return nil, err
+	}
+	roles, err := req.Storage.List(ctx, rolesStoragePrefix)
+	if err != nil {
+		return nil, err
+	}
+	if len(roles) > 0 {
+		return nil, fieldError("", "delete those roles first, or write the fields you want to change",
+			"the configuration can't be deleted: roles inherit from it (%s)", someOf(roles))
+	}
+	defer b.configChanged()
+	return nil, req.Storage.Delete(ctx, configStorageKey)
+}
+
+// configChanged forgets all that was derived from the configuration.
+func (b *backend) configChanged() { b.tokens.DropAll() }

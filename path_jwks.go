@@ -1,0 +1,154 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"sync"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	jwksPath = "jwks"
+	// jwksCacheControl lets a reader keep the set for a minute: a new key version is published well before it signs.
+	jwksCacheControl = "public, max-age=60"
+)
+
+// jwkSets are the published JWK Sets (RFC 7517 section 5), as text: of each key, and of all.
+type jwkSets struct {
+	all   []byte
+	byKey map[string][]byte
+}
+
+// publishedSets keeps the sets in memory: anybody may ask for them, so asking must cost next to nothing.
+type publishedSets struct {
+	mu      sync.RWMutex
+	changes uint64
+	sets    *jwkSets // nil until somebody asks, and after a change
+}
+
+// get gives the sets, loaded from storage when they are not in memory. What was loaded is kept only if no key has
+// changed since before it was read.
+func (p *publishedSets) get(load func() (*jwkSets, error)) (*jwkSets, error) {
+	p.mu.RLock()
+	sets, changes := p.sets, p.changes
+	p.mu.RUnlock()
+	if sets != nil {
+		return sets, nil
+	}
+	sets, err := load()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.changes == changes {
+		p.sets = sets
+	}
+	return sets, nil
+}
+
+func (p *publishedSets) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changes++
+	p.sets = nil
+}
+
+func (b *backend) pathJWKS() *framework.Path {
+	set := map[int][]framework.Response{http.StatusOK: {{Description: "A JWK Set (RFC 7517).", MediaType: "application/json"}}}
+	return &framework.Path{
+		Pattern:      jwksPath + "(/" + framework.GenericNameRegex("key") + ")?$",
+		Fields:       map[string]*framework.FieldSchema{"key": nameField("Name of a signing key. Left out: the public keys of all.")},
+		DisplayAttrs: display("jwks|key-jwks"),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: reading(b.jwksRead, "Read the public keys as a JWK Set. No authentication is needed.", set),
+		},
+		HelpSynopsis: "The public keys as a JWK Set, without authentication.",
+		HelpDescription: `
+Gives the public keys as RFC 7517 has them, to anyone: this is the URL to save
+as JWKS URL at an OAuth API key in the Redox dashboard, if Redox can reach it.
+With a key's name it holds that key only. The answer is raw JSON:
+
+    vault read -format=raw redox/jwks
+`,
+	}
+}
+
+func (b *backend) jwksRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	sets, err := b.published.get(func() (*jwkSets, error) { return b.loadSets(ctx, req.Storage) })
+	if err != nil {
+		return nil, err
+	}
+	body := sets.all
+	if name := pathName(data, "key"); name != "" {
+		body = sets.byKey[name]
+		if body == nil {
+			return nil, nil // Vault makes it a 404
+		}
+	}
+	return &logical.Response{Data: map[string]any{
+		logical.HTTPContentType:        "application/json",
+		logical.HTTPCacheControlHeader: jwksCacheControl,
+		logical.HTTPRawBody:            body,
+		logical.HTTPStatusCode:         http.StatusOK,
+	}}, nil
+}
+
+// loadSets reads all keys. One whose entry can't be used is logged and left out, so that it takes none of the others
+// with it; a storage that fails is an error.
+func (b *backend) loadSets(ctx context.Context, storage logical.Storage) (*jwkSets, error) {
+	names, err := storage.List(ctx, keysStoragePrefix)
+	if err != nil {
+		return nil, err
+	}
+	sets := &jwkSets{byKey: make(map[string][]byte, len(names))}
+	all := []*publicJWK{}
+	for _, name := range names {
+		own, err := publishedJWKs(ctx, storage, name)
+		if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
+			b.Logger().Error("key is missing in the JWKS", "key", name, "error", err)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, own...)
+		sets.byKey[name] = encodeSet(own)
+	}
+	sets.all = encodeSet(all)
+	return sets, nil
+}
+
+// publishedJWKs gives the public JWKs of the versions that Redox may have to verify with.
+func publishedJWKs(ctx context.Context, storage logical.Storage, name string) ([]*publicJWK, error) {
+	k, err := loadKey(ctx, storage, name)
+	if err != nil || k == nil {
+		return nil, err
+	}
+	jwks := []*publicJWK{}
+	for i := range k.Versions {
+		if !k.Versions[i].published() {
+			continue
+		}
+		jwk, err := k.jwk(&k.Versions[i])
+		if err != nil {
+			return nil, err
+		}
+		jwks = append(jwks, jwk)
+	}
+	return jwks, nil
+}
+
+func encodeSet(keys []*publicJWK) []byte {
+	text, _ := json.Marshal(struct { // strings only: can't fail
+		Keys []*publicJWK `json:"keys"`
+	}{keys})
+	return text
+}

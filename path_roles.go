@@ -1,0 +1,215 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// role is what one team or one Redox API key has of its own. Zero values are inherited from the configuration.
+type role struct {
+	header
+
+	ClientID string        `json:"client_id"`
+	Key      string        `json:"key"`
+	Scope    string        `json:"scope"`
+	JKU      string        `json:"jku"`
+	MinTTL   time.Duration `json:"min_ttl"`
+	Leased   bool          `json:"leased"`
+	Disabled bool          `json:"disabled"`
+}
+
+var roleRows = []row[role]{
+	{"client_id", framework.TypeString, "Client ID",
+		"Client ID of the Redox OAuth API key this role acts for. Unset: the configuration's.",
+		func(r *role) any { return &r.ClientID }},
+	{"key", framework.TypeString, "Signing key",
+		"Name of the signing key that signs for the client ID. Unset: the configuration's.",
+		func(r *role) any { return &r.Key }},
+	{"scope", framework.TypeString, "Scope",
+		"Scope to ask for with each token, space separated. Unset: the configuration's.",
+		func(r *role) any { return &r.Scope }},
+	{"jku", framework.TypeString, "JWKS URL",
+		"JWKS URL to name in the assertion's jku header. Unset: the configuration's.",
+		func(r *role) any { return &r.JKU }},
+	{"min_ttl", framework.TypeDurationSecond, "Least TTL",
+		"The least life a token is served with. 0: the configuration's.",
+		func(r *role) any { return &r.MinTTL }},
+	{"leased", framework.TypeBool, "Leased",
+		"Give each read a lease, for lease accounting and quotas. It costs a storage write per read.",
+		func(r *role) any { return &r.Leased }},
+	{"disabled", framework.TypeBool, "Disabled",
+		"Stop the role at once: no token and no assertion is given out.",
+		func(r *role) any { return &r.Disabled }},
+}
+
+// overlay gives the configuration as it is for the role.
+func (r *role) overlay(c config) config {
+	inherit := func(own string, field *string) {
+		if own != "" {
+			*field = own
+		}
+	}
+	inherit(r.ClientID, &c.ClientID)
+	inherit(r.Key, &c.Key)
+	inherit(r.Scope, &c.Scope)
+	inherit(r.JKU, &c.JKU)
+	if r.MinTTL != 0 {
+		c.MinTTL = r.MinTTL
+	}
+	return c
+}
+
+func (r *role) validate() error {
+	if err := firstError(
+		checkText("client_id", r.ClientID),
+		checkReference("key", r.Key),
+		checkScope("scope", r.Scope),
+		checkURL("jku", r.JKU, queryAllowed),
+	); err != nil {
+		return err
+	}
+	if r.MinTTL == 0 {
+		return nil
+	}
+	return checkRange("min_ttl", r.MinTTL, leastMinTTL, mostMinTTL)
+}
+
+// loadRole reads a role, nil when there is none.
+func loadRole(ctx context.Context, storage logical.Storage, name string) (*role, error) {
+	if err := checkName("role", name); err != nil {
+		return nil, err
+	}
+	r := &role{}
+	found, err := readEntry(ctx, storage, rolesStoragePrefix+name, r)
+	if err != nil || !found {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (b *backend) pathRoles() []*framework.Path {
+	fields := rowSchemas(roleRows, &role{})
+	shown := responseFields(fields)
+	fields["name"] = nameField("Name of the role.")
+	return []*framework.Path{
+		{
+			Pattern:      "roles/?$",
+			DisplayAttrs: display("roles"),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: reading(b.rolesList, "List the roles.", listing("The names of the roles.")),
+			},
+			HelpSynopsis:    "List the roles.",
+			HelpDescription: "Lists the names of all roles.",
+		},
+		{
+			Pattern:        "roles/" + framework.GenericNameRegex("name"),
+			Fields:         fields,
+			ExistenceCheck: b.roleExists,
+			DisplayAttrs:   display("role"),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.CreateOperation: changing(b.roleWrite, "Create a role.", noContent),
+				logical.UpdateOperation: changing(b.roleWrite, "Change the fields that are named.", noContent),
+				logical.ReadOperation:   reading(b.roleRead, "Read a role.", ok("The role's own settings.", shown)),
+				logical.DeleteOperation: changing(b.roleDelete, "Delete a role.", noContent),
+			},
+			HelpSynopsis: "A team's or an API key's own settings.",
+			HelpDescription: `
+A role stands for one Redox OAuth API key, or for one team that uses it. Its
+tokens are read at token/ followed by its name, and Vault policies on that path
+decide who gets them. What a role leaves unset it inherits from the
+configuration.
+
+Roles that share a client ID are kept apart by Vault only: to Redox they are the
+same API key.
+`,
+		},
+	}
+}
+
+func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, rolesStoragePrefix)
+	if err != nil {
+		return nil, err
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
+	r, err := loadRole(ctx, req.Storage, pathName(data, "name"))
+	return r != nil, err
+}
+
+func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	r, err := loadRole(ctx, req.Storage, pathName(data, "name"))
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return &logical.Response{Data: showRows(roleRows, r)}, nil
+}
+
+func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name := pathName(data, "name")
+	unlock, err := b.writes.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	r, err := loadRole(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		r = &role{}
+	}
+	if err := applyRows(roleRows, data, r, &role{}); err != nil {
+		return nil, err
+	}
+	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	if err := requireKey(ctx, req.Storage, r.Key); err != nil {
+		return nil, err
+	}
+	defer b.roleChanged(name)
+	return nil, writeEntry(ctx, req.Storage, rolesStoragePrefix+name, r)
+}
+
+func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name := pathName(data, "name")
+	unlock, err := b.writes.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if r, err := loadRole(ctx, req.Storage, name); err != nil || r == nil {
+		return nil, err
+	}
+	defer b.roleChanged(name)
+	return nil, req.Storage.Delete(ctx, rolesStoragePrefix+name)
+}
+
+// roleChanged forgets what was derived from the role.
+func (b *backend) roleChanged(name string) { b.tokens.Drop(name) }
+
+// pathName gives a name captured from the path, empty where an optional one is not there.
+func pathName(data *framework.FieldData, field string) string {
+	name, _ := data.Get(field).(string)
+	return name
+}
+
+// someOf lists names for an error, not all of thousands.
+func someOf(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}

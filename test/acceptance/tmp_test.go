@@ -1,0 +1,3 @@
+package acceptance
+
+import _ "github.com/hashicorp/vault/api"
