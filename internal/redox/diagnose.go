@@ -110,18 +110,11 @@ func refusal(endpoint *url.URL, response *http.Response, body []byte, now time.T
 		d = diagnosis{fmt.Sprintf("%s answered with a redirect, which is not followed: an assertion goes only where it is configured to go", endpoint.Host), rightTokenURL}
 	case status >= 500:
 		e.Kind = Unavailable
-		if status == http.StatusGatewayTimeout {
-			e.Kind = Timeout
-		}
 		d = diagnosis{fmt.Sprintf("Redox, or a gateway in front of it (%s), has a failure of its own", endpoint.Host), "try again later; if it stays, ask Redox, and look at any proxy between Vault and Redox"}
 	default:
-		switch status {
-		case http.StatusTooManyRequests:
+		e.Kind = Refused
+		if status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
 			e.Kind = Unavailable
-		case http.StatusRequestTimeout:
-			e.Kind = Timeout
-		default:
-			e.Kind = Refused
 		}
 		d = e.diagnoseClientError(looksLikeHTML(body))
 	}

@@ -78,6 +78,10 @@ func TestConnectionFailures(t *testing.T) {
 		readRequest(conn)
 		conn.SetLinger(0)
 	}
+	switches := func(conn *net.TCPConn) { // and leaves the connection open
+		says("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")(conn)
+		io.Copy(io.Discard, conn)
+	}
 	const closed = "closed the connection before its answer was complete"
 	tests := []struct {
 		name     string
@@ -99,7 +103,7 @@ func TestConnectionFailures(t *testing.T) {
 		{"HTTP to https", "https", says("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\nsecret"), Refused, 1, "plain HTTP to an https URL"},
 		{"no TLS", "https", says("220 mail.secret.example ESMTP\r\n"), Refused, 1, "does not speak TLS"},
 		{"cut off body of a refusal", "http", says("HTTP/1.1 403 Forbidden\r\nContent-Length: 500\r\n\r\n{"), Refused, 1, "forbidden"},
-		{"switching protocols", "http", says("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"), InvalidResponse, 1, "a status that no token endpoint gives"},
+		{"switching protocols", "http", switches, InvalidResponse, 1, "a status that no token endpoint gives"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

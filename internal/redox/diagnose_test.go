@@ -70,7 +70,7 @@ func TestDiagnoses(t *testing.T) {
 		{"404", answer{404, nil, "not found"}, Refused, "no token endpoint", "base_url token_url"},
 		{"405", answer{405, nil, ""}, Refused, "no token endpoint", "base_url token_url"},
 		{"407", answer{407, nil, "<html>"}, Refused, "proxy asks for credentials", "HTTPS_PROXY"},
-		{"408", answer{408, nil, ""}, Timeout, "too long", "proxy"},
+		{"408", answer{408, nil, ""}, Unavailable, "too long", "proxy"},
 		{"418", answer{418, nil, "short and stout"}, Refused, "Redox gave no reason", "audience"},
 		{"HTML", answer{400, nil, "<!DOCTYPE html>"}, Refused, "web page", "token_url proxy"},
 		{"a large page", answer{400, nil, "<html>" + strings.Repeat("x", 100<<10)}, Refused, "web page", "token_url proxy"},
@@ -78,7 +78,7 @@ func TestDiagnoses(t *testing.T) {
 		{"500", answer{500, nil, ""}, Unavailable, "failure of its own", "later"},
 		{"502 HTML", answer{502, nil, "<html>"}, Unavailable, "failure of its own", "later"},
 		{"503", answer{503, nil, described("Public key not found")}, Unavailable, "failure of its own", "later"},
-		{"504", answer{504, nil, ""}, Timeout, "failure of its own", "later"},
+		{"504", answer{504, nil, ""}, Unavailable, "failure of its own", "later"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

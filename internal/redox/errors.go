@@ -16,7 +16,7 @@ const (
 	// Refused: the request or the configuration is wrong. Trying again
 	// without a change is useless.
 	Refused Kind = iota + 1
-	// Unavailable: no connection, 429 or 5xx.
+	// Unavailable: no connection, or an answer that may pass: 408, 429, 5xx.
 	Unavailable
 	// Timeout: no answer in time.
 	Timeout
