@@ -161,7 +161,7 @@ func ParseAPIKeyRequest(data []byte) (APIKeyRequest, error) {
 // CreateAPIKeyChecked makes an API key as POST /sandbox/apikeys does. It refuses what the Platform API refuses.
 func (s *Sandbox) CreateAPIKeyChecked(request APIKeyRequest) (APIKey, error) {
 	source := keySource{JWKSURL: request.JWKSURL, JWKSet: request.JWKSet, JWK: request.JWK}
-	if err := source.check(); err != nil {
+	if err := source.resolve(); err != nil {
 		return APIKey{}, err
 	}
 	switch request.EnvironmentFlag {
@@ -213,11 +213,7 @@ func (s *Sandbox) adminSetKeys(w http.ResponseWriter, r *http.Request) {
 	if !readAdmin(w, r, &source) {
 		return
 	}
-	if source.JWKSURL == nil && source.JWKSet == nil && source.JWK == nil {
-		adminError(w, r, http.StatusBadRequest, errors.New("give one of jwk, jwkSet and jwksURL"))
-		return
-	}
-	if err := source.check(); err != nil {
+	if err := source.resolveStated(); err != nil {
 		adminError(w, r, http.StatusBadRequest, err)
 		return
 	}

@@ -182,7 +182,7 @@ func (s *Sandbox) SetJWK(id string, jwk json.RawMessage) error {
 }
 
 func (s *Sandbox) setKeys(id string, source *keySource) error {
-	if err := source.check(); err != nil {
+	if err := source.resolveStated(); err != nil {
 		return err
 	}
 	if _, ok := s.apiKeys.change(id, source.apply); !ok {

@@ -265,12 +265,12 @@ func (a *assertion) readTimes(claims members, now time.Time) *refusal {
 		return &refusal{ruleIatPast, fmt.Sprintf("iat is %s ago; check the clock", seconds(age))}
 	case age < -clockSkew:
 		return &refusal{ruleIatFuture, fmt.Sprintf("iat is %s in the future; check the clock", seconds(-age))}
-	case expires.Sub(issued) > assertionAge:
-		return &refusal{ruleIatBeforeExp, fmt.Sprintf("iat is %s before exp; at most 300s", seconds(expires.Sub(issued)))}
 	case left <= 0:
 		return &refusal{ruleExpPast, fmt.Sprintf("exp was %s ago; check the clock", seconds(-left))}
 	case left > assertionAge+clockSkew:
 		return &refusal{ruleExpFuture, fmt.Sprintf("exp is %s in the future; check the clock", seconds(left))}
+	case expires.Sub(issued) > assertionAge:
+		return &refusal{ruleIatBeforeExp, fmt.Sprintf("iat is %s before exp; at most 300s", seconds(expires.Sub(issued)))}
 	}
 	return nil
 }

@@ -9,21 +9,41 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"reflect"
+	"slices"
+	"strings"
 )
 
-// decodeStrict reads one JSON value into v. Unknown members and anything after the value are errors, so that a
-// typing mistake never goes unnoticed.
+// decodeStrict reads a JSON object into the struct that v points to. Unknown members, members that are there twice
+// and anything after the object are errors, so that a typing mistake never goes unnoticed. Names count to the
+// letter: encoding/json alone would take jwksUrl for jwksURL.
 func decodeStrict(data []byte, v any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(v); err != nil {
+	object, duplicates, err := decodeObject(data)
+	if err != nil {
 		return err
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is something after the JSON value")
+	if len(duplicates) > 0 {
+		return fmt.Errorf("the member %q is there twice", duplicates[0])
 	}
-	return nil
+	known := memberNames(v)
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("unknown member %q; known are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return json.Unmarshal(data, v)
+}
+
+// memberNames gives the JSON names of the fields of the struct that v points to.
+func memberNames(v any) []string {
+	var names []string
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(v).Elem()) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
 }
 
 // decodeObject reads a JSON object into its members, still encoded, and the names that occur more than once:

@@ -61,10 +61,7 @@ func (s *Sandbox) publicKeys(ctx context.Context, k APIKey, kid string) ([]jose.
 	}
 	var keys []jose.JSONWebKey
 	for _, one := range raw {
-		var named struct {
-			KeyID string `json:"kid"`
-		}
-		if json.Unmarshal(one, &named) != nil || named.KeyID != kid {
+		if object, _, err := decodeObject(one); err != nil || stringMember(object, "kid") != kid {
 			continue // a key that can't be read spoils none but itself
 		}
 		var key jose.JSONWebKey

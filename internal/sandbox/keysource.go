@@ -23,31 +23,46 @@ type keySource struct {
 	JWK     json.RawMessage `json:"jwk"` // one key, as an object or as a string that holds one
 }
 
-// check says what is wrong with a source, and turns a single JWK into a set. An API key has either a JWK set or a
-// JWKS URL, as in the dashboard; that one request can't set both is the sandbox's decision.
-func (k *keySource) check() error {
-	stated := 0
-	for _, is := range []bool{k.JWKSURL != nil, k.JWKSet != nil, k.JWK != nil} {
-		if is {
-			stated++
-		}
-	}
-	if stated > 1 {
+// resolve checks a source and turns a single JWK into a set. An API key has either a JWK set or a JWKS URL, as in
+// the dashboard; that one request can't state both is the sandbox's decision. A null counts as not stated.
+func (k *keySource) resolve() error {
+	switch {
+	case k.states() > 1:
 		return errors.New("an API key has one source of public keys: give only one of jwksURL and jwkSet")
-	}
-	if k.JWKSURL != nil {
+	case k.JWKSURL != nil:
 		return checkJWKSURL(*k.JWKSURL)
-	}
-	if k.JWK != nil {
+	case present(k.JWK):
 		if err := k.wrapJWK(); err != nil {
 			return err
 		}
 	}
-	if k.JWKSet != nil {
+	if present(k.JWKSet) {
 		return checkJWKSet(k.JWKSet)
 	}
 	return nil
 }
+
+// resolveStated is resolve for a request that must state a source.
+func (k *keySource) resolveStated() error {
+	if k.states() == 0 {
+		return errors.New("give one of jwk, jwkSet and jwksURL")
+	}
+	return k.resolve()
+}
+
+// states is how many sources are stated.
+func (k *keySource) states() int {
+	count := 0
+	for _, is := range []bool{k.JWKSURL != nil, present(k.JWKSet), present(k.JWK)} {
+		if is {
+			count++
+		}
+	}
+	return count
+}
+
+// present says whether a member was there and not null.
+func present(raw json.RawMessage) bool { return raw != nil && string(raw) != "null" }
 
 // apply changes an API key's source of public keys to k, if k states one. That one source clears the other is
 // the sandbox's decision: Redox documents that an API key has one of them.
@@ -55,7 +70,7 @@ func (k *keySource) apply(to *APIKey) {
 	switch {
 	case k.JWKSURL != nil:
 		to.JWKSURL, to.JWKSet = *k.JWKSURL, nil
-	case k.JWKSet != nil:
+	case present(k.JWKSet):
 		to.JWKSURL, to.JWKSet = "", k.JWKSet
 	}
 }
@@ -110,13 +125,16 @@ func checkJWKSet(jwkSet json.RawMessage) error {
 
 // jwkSetKeys gives the keys of a JWK set (RFC 7517 section 5), each still encoded.
 func jwkSetKeys(jwkSet json.RawMessage) ([]json.RawMessage, error) {
-	var set struct {
-		Keys *[]json.RawMessage `json:"keys"`
+	const wayOut = `not a JWK set; give {"keys": [...]}`
+	set, _, err := decodeObject(jwkSet)
+	if err != nil {
+		return nil, errors.New(wayOut)
 	}
-	if json.Unmarshal(jwkSet, &set) != nil || set.Keys == nil {
-		return nil, errors.New(`not a JWK set; give {"keys": [...]}`)
+	var keys []json.RawMessage
+	if json.Unmarshal(set["keys"], &keys) != nil || keys == nil {
+		return nil, errors.New(wayOut)
 	}
-	return *set.Keys, nil
+	return keys, nil
 }
 
 // stringMember gives a member that is a string, else "".

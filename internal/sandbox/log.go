@@ -13,7 +13,7 @@ import (
 )
 
 // printableMax is how many characters of anything a caller sent are printed.
-const printableMax = 80
+const printableMax = 120
 
 // requestLog writes one line a request, in human words.
 type requestLog struct {

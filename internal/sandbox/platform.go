@@ -103,13 +103,13 @@ func readPlatformFields(r *http.Request) (platformFields, keySource, error) {
 		return fields, keySource{}, errors.New("the body can't be read")
 	}
 	if err := decodeStrict(body, &fields); err != nil {
-		return fields, keySource{}, errors.New("the body is not JSON with any of name, jwksURL and jwkSet")
+		return fields, keySource{}, errors.New("the body: " + printable(err.Error()))
 	}
 	if fields.Name != nil && *fields.Name == "" {
 		return fields, keySource{}, errors.New("name: must not be empty")
 	}
 	source := keySource{JWKSURL: fields.JWKSURL, JWKSet: fields.JWKSet}
-	return fields, source, source.check()
+	return fields, source, source.resolve()
 }
 
 // platformChange changes what the body names; jwkSet is replaced as a whole.

@@ -38,9 +38,9 @@ const (
 	ruleExpMissing
 	ruleIatPast
 	ruleIatFuture
-	ruleIatBeforeExp
 	ruleExpPast
 	ruleExpFuture
+	ruleIatBeforeExp
 	ruleJtiMissing
 	ruleJtiReplayed
 	ruleCount
@@ -92,9 +92,9 @@ var refusals = [ruleCount]Refusal{
 	ruleExpMissing:           {"claim exp is a number", http.StatusBadRequest, "Unexpected exp claim value"},
 	ruleIatPast:              {"claim iat is within the past 5 minutes, and 10 s", http.StatusBadRequest, ""},
 	ruleIatFuture:            {"claim iat is at most 10 s in the future", http.StatusBadRequest, ""},
-	ruleIatBeforeExp:         {"claim iat is at most 5 minutes before exp", http.StatusBadRequest, ""},
 	ruleExpPast:              {"claim exp is in the future", http.StatusBadRequest, ""},
 	ruleExpFuture:            {"claim exp is at most 5 minutes, and 10 s, in the future", http.StatusBadRequest, ""},
+	ruleIatBeforeExp:         {"claim iat is at most 5 minutes before exp", http.StatusBadRequest, ""},
 	ruleJtiMissing:           {"claim jti is a string, not empty", http.StatusBadRequest, "Unexpected jti claim value"},
 	ruleJtiReplayed:          {"claim jti was not used in a live assertion", http.StatusBadRequest, ""},
 }

@@ -170,7 +170,7 @@ func areaOf(method, path string) area {
 		return areaFHIR
 	case strings.HasPrefix(path, platformPath+"/"):
 		return areaPlatform
-	case strings.HasPrefix(path, adminPath):
+	case path == "/", strings.HasPrefix(path, adminPath):
 		return areaAdmin
 	}
 	return areaOther
