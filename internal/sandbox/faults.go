@@ -93,6 +93,8 @@ func (f Faults) check() error {
 		return errors.New("path: must begin with /, such as " + tokenPath)
 	case f.Latency < 0, f.SlowBody < 0, f.TokenLifetime < 0:
 		return errors.New("latency, slow_body and token_lifetime: must not be negative")
+	case len(f.ExpiresInRaw) > 0 && !json.Valid(f.ExpiresInRaw):
+		return errors.New("expires_in_raw: not a JSON value")
 	case f.HugeBody < 0 || f.HugeBody > hugeBodyMax:
 		return fmt.Errorf("huge_body: must be from 0 to %d bytes", hugeBodyMax)
 	}
@@ -144,8 +146,14 @@ func (b *faultBox) take(path string) Faults {
 	return f
 }
 
-// SetFaults replaces the faults; the zero value ends them.
-func (s *Sandbox) SetFaults(f Faults) { s.faults.set(f) }
+// SetFaults replaces the faults; the zero value ends them. It panics on values that PUT /sandbox/faults refuses, a
+// mistake in the program.
+func (s *Sandbox) SetFaults(f Faults) {
+	if err := f.check(); err != nil {
+		panic("sandbox: faults: " + err.Error())
+	}
+	s.faults.set(f)
+}
 
 // Faults gives the faults that are set now; Count is what is left of it.
 func (s *Sandbox) Faults() Faults { return s.faults.get() }

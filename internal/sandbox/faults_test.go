@@ -187,24 +187,30 @@ func TestClientGoesAway(t *testing.T) {
 	for _, how := range []string{"latency", "gate"} {
 		t.Run(how, func(t *testing.T) {
 			r := newRig(t)
-			arrived, release := r.HoldTokenRequests()
-			defer release()
+			r.log.lines = make(chan string, 10)
 			if how == "latency" {
-				release()
 				r.SetFaults(Faults{Latency: Duration(time.Hour)})
 			}
+			arrived, release := r.HoldTokenRequests()
 			ctx, cancel := context.WithCancel(t.Context())
 			failed := make(chan error)
 			go func() {
 				_, err := r.do(ctx, http.MethodPost, tokenPath, formType, "", form(r.valid()).Encode())
 				failed <- err
 			}()
-			if how == "gate" {
-				<-arrived
+			<-arrived
+			if how == "latency" {
+				release()
 			}
 			cancel()
 			if err := <-failed; !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
+			}
+			if line := <-r.log.lines; !strings.Contains(line, "the client went away") {
+				t.Errorf("the log says %q", line)
+			}
+			if c := r.Counters().Token; c.Abandoned != 1 || c.Issued != 0 {
+				t.Errorf("counted %+v", c)
 			}
 		})
 	}
@@ -221,6 +227,16 @@ func TestBadFaults(t *testing.T) {
 		if message, _ := got.fields["error"].(string); got.status != http.StatusBadRequest || message == "" {
 			t.Errorf("%s: %d %s", body, got.status, got.body)
 		}
+	}
+	for _, f := range []Faults{{Status: 42}, {ExpiresInRaw: json.RawMessage(`{`)}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("SetFaults takes %+v", f)
+				}
+			}()
+			r.SetFaults(f)
+		}()
 	}
 	if r.Faults().Status != 503 {
 		t.Error("refused faults replaced the ones that were set")

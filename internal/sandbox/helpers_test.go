@@ -58,15 +58,19 @@ func (c *fakeClock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// logBuffer is a log that can be read while it is written.
+// logBuffer is a log that can be read while it is written, and waited for.
 type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+	mu    sync.Mutex
+	text  bytes.Buffer
+	lines chan string // when made: each line, as it is written
 }
 
 func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.lines != nil {
+		l.lines <- string(p)
+	}
 	return l.text.Write(p)
 }
 

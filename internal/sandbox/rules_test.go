@@ -203,6 +203,9 @@ func TestEachRuleBroken(t *testing.T) {
 			if want.Description != c.description {
 				t.Errorf("the table of rules says %q", want.Description)
 			}
+			if fired := r.firedRule(contentType, body); fired != c.rule {
+				t.Errorf("refused for another rule: %s", refusals[fired].Broken)
+			}
 			counters := r.Counters().Token
 			key := c.description
 			if key == "" {
@@ -221,6 +224,23 @@ func TestEachRuleBroken(t *testing.T) {
 			t.Errorf("rule %d (%s) is tested nowhere", i, of.Broken)
 		}
 	}
+}
+
+// firedRule gives the rule that refuses a token request: many share the empty description.
+func (r *rig) firedRule(contentType, body string) rule {
+	if len(body) > tokenBodyMax {
+		return ruleBodySize
+	}
+	request := httptest.NewRequest(http.MethodPost, tokenPath, strings.NewReader(body))
+	request.Header.Set("Content-Type", contentType)
+	form, broken := readForm(request)
+	if broken == nil {
+		_, _, broken = r.checkAssertion(r.t.Context(), &exchange{now: r.clock.Now()}, form.Get("client_assertion"))
+	}
+	if broken == nil {
+		r.t.Fatal("not refused")
+	}
+	return broken.rule
 }
 
 func lastLine(r *rig) string {
@@ -289,6 +309,7 @@ func TestTimesOneByOne(t *testing.T) {
 		{"iat 311 s ago", -311, -11, &refusal{rule: ruleIatPast}},
 		{"iat 10 s ahead", 10, 310, nil},
 		{"iat 11 s ahead", 11, 311, &refusal{rule: ruleIatFuture}},
+		{"exp 311 s ahead", 10, 311, &refusal{rule: ruleExpFuture}},
 	} {
 		now := r.clock.Now()
 		var a assertion
@@ -450,6 +471,9 @@ func TestAPIKeyKeys(t *testing.T) {
 		}
 		if !c.ok && got.fields["error_description"] != publicKeyNotFound {
 			t.Errorf("%s: %v", name, got.fields)
+		}
+		if name == "a private key" && !strings.Contains(lastLine(r), "not a readable public key") {
+			t.Errorf("the log says %q", lastLine(r))
 		}
 	}
 	r.CreateAPIKey(APIKey{ID: testClient, JWKSet: jwkSet(publicJWK(p256Key().Public(), "ec"))})
