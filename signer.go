@@ -346,9 +346,21 @@ func publicPointMatches(key *ecdsa.PrivateKey, sec1 []byte) bool {
 		return false
 	}
 	point := inner.PublicKey.Bytes
-	return len(point) == 0 ||
-		bytes.Equal(point, elliptic.Marshal(key.Curve, key.X, key.Y)) ||
-		bytes.Equal(point, elliptic.MarshalCompressed(key.Curve, key.X, key.Y))
+	if len(point) == 0 {
+		return true
+	}
+	uncompressed, err := key.PublicKey.Bytes()
+	if err != nil {
+		return false
+	}
+	return bytes.Equal(point, uncompressed) || bytes.Equal(point, compressedPoint(uncompressed))
+}
+
+// compressedPoint gives the compressed form of an uncompressed point (SEC 1 section 2.3.3): the parity of y, then x.
+func compressedPoint(uncompressed []byte) []byte {
+	size := (len(uncompressed) - 1) / 2
+	parity := uncompressed[len(uncompressed)-1] & 1
+	return append([]byte{2 + parity}, uncompressed[1:1+size]...)
 }
 
 // privateJWK holds the members of a JWK as they came. Names are case-sensitive (RFC 7517 section 4), which

@@ -1,0 +1,136 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package leakcheck finds secrets in what a program has written: private keys in any usual form, access tokens of the
+// local Redox, and client assertions. It is for tests.
+package leakcheck
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"math/big"
+	"regexp"
+	"sync"
+
+	"vault-plugin-secrets-redox/internal/sandbox"
+)
+
+const (
+	// pieceSize is how many bytes of a private number in a row count as a leak. A multiple of 3, so that base64 of a
+	// piece stands alone; and so long that none appears by chance.
+	pieceSize = 18
+	// digitsSize is the same for decimal digits, as %v prints a number.
+	digitsSize = 40
+)
+
+// patterns are secrets that are known by their form.
+var patterns = []struct {
+	name    string
+	pattern *regexp.Regexp
+}{
+	{"a PEM private key", regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----`)},
+	{"a private JWK", regexp.MustCompile(`\\*"(?:d|dp|dq|qi)\\*":\\*"[A-Za-z0-9_-]{20,}`)},
+	{"an access token", regexp.MustCompile(sandbox.TokenPrefix + `[A-Za-z0-9_-]{20,}`)},
+	{"a client assertion", regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}`)},
+}
+
+// Scanner knows the private keys of a test. Its methods may be called at the same time.
+type Scanner struct {
+	mu     sync.Mutex
+	pieces map[string]string // what must not appear, and what it is
+}
+
+// New gives a scanner that finds only what is known by its form.
+func New() *Scanner { return &Scanner{pieces: map[string]string{}} }
+
+// AddKey makes the scanner know an RSA or EC private key. It looks for pieces of each private number: raw, in hex, in
+// base64 of both alphabets and at any offset (so also inside PEM, DER and JWK), in decimal, and as Go prints bytes.
+func (s *Scanner) AddKey(name string, key crypto.PrivateKey) error {
+	numbers := map[string]*big.Int{}
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		numbers["d"] = key.D
+		for i, prime := range key.Primes {
+			numbers[fmt.Sprintf("prime %d", i+1)] = prime
+		}
+		numbers["dp"], numbers["dq"], numbers["qi"] = key.Precomputed.Dp, key.Precomputed.Dq, key.Precomputed.Qinv
+	case *ecdsa.PrivateKey:
+		scalar, err := key.Bytes()
+		if err != nil {
+			return err
+		}
+		numbers["d"] = new(big.Int).SetBytes(scalar)
+	default:
+		return fmt.Errorf("%s: a %T is not known here", name, key)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for number, value := range numbers {
+		if value != nil {
+			s.addNumber(fmt.Sprintf("%s of key %s", number, name), value)
+		}
+	}
+	return nil
+}
+
+// addNumber adds every piece of a private number in every form. The caller holds the lock.
+func (s *Scanner) addNumber(what string, number *big.Int) {
+	raw := number.Bytes()
+	for start := 0; start+pieceSize+2 <= len(raw); start += pieceSize {
+		piece := raw[start : start+pieceSize]
+		s.pieces[string(piece)] = what + ", raw"
+		s.pieces[hex.EncodeToString(piece)] = what + ", hex"
+		s.pieces[fmt.Sprintf("%X", piece)] = what + ", hex"
+		printed := fmt.Sprint(piece)
+		s.pieces[printed[1:len(printed)-1]] = what + ", printed bytes"
+		for offset := range 3 { // how base64 groups depends on what comes before
+			shifted := raw[start+offset : start+offset+pieceSize-3]
+			s.pieces[base64.RawStdEncoding.EncodeToString(shifted)] = what + ", base64"
+			s.pieces[base64.RawURLEncoding.EncodeToString(shifted)] = what + ", base64url"
+		}
+	}
+	digits := number.String()
+	for start := 0; start+digitsSize <= len(digits); start += digitsSize {
+		s.pieces[digits[start:start+digitsSize]] = what + ", decimal"
+	}
+}
+
+// Keys says whether any key is known, so that a test can see that it looks for something.
+func (s *Scanner) Keys() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pieces) > 0
+}
+
+// lineBreaks are what PEM puts between its lines, as it is and as JSON (once or twice encoded) escapes it.
+var lineBreaks = regexp.MustCompile(`\r?\n|(?:\\+r)?\\+n|\\+r`)
+
+// Scan says which secrets are in the data, each once.
+func (s *Scanner) Scan(data []byte) []string {
+	found := map[string]bool{}
+	for _, p := range patterns {
+		if p.pattern.Match(data) {
+			found[p.name] = true
+		}
+	}
+	joined := lineBreaks.ReplaceAllLiteral(data, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, text := range [][]byte{data, joined} {
+		for piece, what := range s.pieces {
+			if !found[what] && bytes.Contains(text, []byte(piece)) {
+				found[what] = true
+			}
+		}
+	}
+	var findings []string
+	for what := range found {
+		findings = append(findings, what)
+	}
+	return findings
+}

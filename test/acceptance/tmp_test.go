@@ -1,3 +1,0 @@
-package acceptance
-
-import _ "github.com/hashicorp/vault/api"
