@@ -93,9 +93,9 @@ func TestFindsWhatIsKnownByItsForm(t *testing.T) {
 		`{\"kty\":\"EC\",\"d\":\"abcdefghijklmnopqrstuvwxyz\"}`:     true,
 		`{"kty":"RSA","n":"abcdefghijklmnopqrstuvwxyz","e":"AQAB"}`: false,
 		"Bearer sandbox-token-abcdefghijklmnopqrstuvwxyz":           true,
-		"sandbox-token-":                                            false,
-		"eyJhbGciOiJSUzM4NCJ9.eyJpc3MiOiJteS1jbGllbnQifQ.c2ln":      true,
-		"eyJhbGciOiJSUzM4NCJ9":                                      false,
+		"sandbox-token-": false,
+		"eyJhbGciOiJSUzM4NCJ9.eyJpc3MiOiJteS1jbGllbnQifQ.c2ln": true,
+		"eyJhbGciOiJSUzM4NCJ9":                                 false,
 	} {
 		if found := New().Scan([]byte(text)); len(found) > 0 != secret {
 			t.Errorf("%s: found %v", text, found)
