@@ -1,0 +1,323 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	pluginName = "vault-plugin-secrets-redox"
+	rootToken  = "acceptance-root"
+	// startTimeout bounds how long a Vault server may take to answer, on a slow machine.
+	startTimeout = time.Minute
+)
+
+// vaultServer is a Vault server process. Its log is kept at trace level.
+type vaultServer struct {
+	address   string // http://127.0.0.1:port
+	directory string
+	dev       bool
+	command   *exec.Cmd
+	ended     chan struct{} // closed when the process has ended
+	rootToken string
+}
+
+// directories of one server.
+func (s *vaultServer) logFile() string      { return filepath.Join(s.directory, "vault.log") }
+func (s *vaultServer) auditFile() string    { return filepath.Join(s.directory, "audit.log") }
+func (s *vaultServer) rawAuditFile() string { return filepath.Join(s.directory, "audit-raw.log") }
+
+// startDevServer starts Vault in dev mode, with everything in memory and unsealed. sys/raw is there so that the search
+// for secrets learns the private keys that were made inside.
+func startDevServer(directory string) (*vaultServer, error) {
+	s := &vaultServer{directory: directory, dev: true, rootToken: rootToken}
+	config := fmt.Sprintf("plugin_directory = %q\nraw_storage_endpoint = true\n", filepath.Dir(pluginFile))
+	return s, s.start(config)
+}
+
+// start runs the server with a configuration. The port is chosen here, so that it can go into the configuration as
+// PORT and CLUSTER_PORT; when another process took it meanwhile, the next one is tried.
+func (s *vaultServer) start(config string) error {
+	var err error
+	for range 5 {
+		if err = s.tryStart(config); !errors.Is(err, errPortTaken) {
+			return err
+		}
+	}
+	return err
+}
+
+var errPortTaken = errors.New("the port was taken by another process")
+
+func (s *vaultServer) tryStart(config string) error {
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	clusterPort, err := freePort()
+	if err != nil {
+		return err
+	}
+	listen := fmt.Sprintf("127.0.0.1:%d", port)
+	s.address = "http://" + listen
+	config = strings.NewReplacer("CLUSTER_PORT", fmt.Sprint(clusterPort), "PORT", fmt.Sprint(port)).Replace(config)
+	configFile := filepath.Join(s.directory, "config.hcl")
+	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
+		return err
+	}
+	arguments := []string{"server", "-config=" + configFile, "-log-level=trace"}
+	if s.dev {
+		arguments = append(arguments, "-dev", "-dev-no-store-token", "-dev-root-token-id="+rootToken, "-dev-listen-address="+listen)
+	}
+	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.command = exec.Command(vaultBinary, arguments...)
+	s.command.Env = environment(s.directory)
+	s.command.Stdout, s.command.Stderr = log, log
+	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches the tests, which stop the server
+	if err := s.command.Start(); err != nil {
+		return err
+	}
+	s.ended = make(chan struct{})
+	go func() {
+		defer close(s.ended)
+		_ = s.command.Wait() // how it ended is in its log
+	}()
+	if err := s.awaitAnswer(); err != nil {
+		s.stop()
+		text, _ := os.ReadFile(s.logFile())
+		if bytes.Contains(text, []byte("address already in use")) {
+			return errPortTaken
+		}
+		return fmt.Errorf("%w; the end of its log:\n%s", err, text[max(0, len(text)-4000):])
+	}
+	return nil
+}
+
+// awaitAnswer waits until the server answers about its health, whatever it answers.
+func (s *vaultServer) awaitAnswer() error {
+	deadline := time.After(startTimeout)
+	for {
+		response, err := http.Get(s.address + "/v1/sys/health")
+		if err == nil {
+			response.Body.Close()
+			// A dev server answers before it is unsealed; another one stays sealed until it is told otherwise.
+			if response.StatusCode == http.StatusOK || !s.dev {
+				return nil
+			}
+		}
+		select {
+		case <-s.ended:
+			return errors.New("the Vault server ended at once")
+		case <-deadline:
+			return fmt.Errorf("the Vault server did not answer within %s", startTimeout)
+		case <-time.After(50 * time.Millisecond): // there is no event to wait for
+		}
+	}
+}
+
+// awaitActive waits until an unsealed server has taken up its work, which it does soon after.
+func (s *vaultServer) awaitActive(token string) error {
+	deadline := time.After(startTimeout)
+	for {
+		r := s.run(token, "", "token", "lookup", "-format=json")
+		if r.code == 0 {
+			return nil
+		}
+		select {
+		case <-deadline:
+			return fmt.Errorf("the server is unsealed but does not work: %s", r.stderr)
+		case <-time.After(50 * time.Millisecond): // there is no event to wait for
+		}
+	}
+}
+
+// stop ends the server and waits for its end.
+func (s *vaultServer) stop() {
+	_ = s.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.ended:
+	case <-time.After(20 * time.Second):
+		_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // the plugin's processes, too
+		<-s.ended
+	}
+}
+
+// registerPlugin puts the plugin into the catalog as an operator does: by checksum and version.
+func (s *vaultServer) registerPlugin() error {
+	binary, err := os.ReadFile(pluginFile)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(binary)
+	r := s.run(s.rootToken, "", "plugin", "register", "-sha256="+hex.EncodeToString(sum[:]), "-version="+pluginVersion,
+		"secret", pluginName)
+	if r.code != 0 {
+		return fmt.Errorf("vault plugin register failed: %s", r.stderr)
+	}
+	return nil
+}
+
+// environment is what commands run with: nothing of the user's own Vault settings.
+func environment(home string, more ...string) []string {
+	return append([]string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "NO_COLOR=1", "VAULT_CLI_NO_COLOR=1"}, more...)
+}
+
+func freePort() (int, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+// result is what a command printed, and its exit status.
+type result struct {
+	stdout, stderr string
+	code           int
+}
+
+// run runs the vault command, and keeps its output for the search for secrets.
+func (s *vaultServer) run(token, stdin string, arguments ...string) result {
+	r := s.runUnrecorded(token, stdin, arguments...)
+	output.record("vault "+strings.Join(arguments, " "), r.stdout+r.stderr)
+	return r
+}
+
+func (s *vaultServer) runUnrecorded(token, stdin string, arguments ...string) result {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, vaultBinary, arguments...)
+	// Vault's own client tries a 5xx again after 1 s and more; here the first answer counts.
+	command.Env = environment(s.directory, "VAULT_ADDR="+s.address, "VAULT_TOKEN="+token, "VAULT_MAX_RETRIES=0")
+	command.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	r := result{}
+	if err := command.Run(); err != nil {
+		r.code = command.ProcessState.ExitCode()
+	}
+	r.stdout, r.stderr = stdout.String(), stderr.String()
+	return r
+}
+
+// person is somebody with a Vault token, at the command line.
+type person struct {
+	t     testing.TB
+	vault *vaultServer
+	token string
+}
+
+// try runs a vault command, whatever comes of it.
+func (p person) try(arguments ...string) result {
+	p.t.Helper()
+	return p.vault.run(p.token, "", arguments...)
+}
+
+// must runs a vault command that has to succeed, and gives what it printed.
+func (p person) must(arguments ...string) string {
+	p.t.Helper()
+	return p.mustWith("", arguments...)
+}
+
+// mustWith is must with something on standard input.
+func (p person) mustWith(stdin string, arguments ...string) string {
+	p.t.Helper()
+	r := p.vault.run(p.token, stdin, arguments...)
+	if r.code != 0 {
+		p.t.Fatalf("vault %s: exit status %d\n%s%s", strings.Join(arguments, " "), r.code, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// data runs a vault command that has to succeed, and gives the data of its answer.
+func (p person) data(arguments ...string) map[string]any {
+	p.t.Helper()
+	return p.secret(arguments...).Data
+}
+
+// secret is what the CLI prints with -format=json.
+type secret struct {
+	LeaseID       string         `json:"lease_id"`
+	LeaseDuration int            `json:"lease_duration"`
+	Renewable     bool           `json:"renewable"`
+	Data          map[string]any `json:"data"`
+	Warnings      []string       `json:"warnings"`
+	WrapInfo      *struct {
+		Token string `json:"token"`
+	} `json:"wrap_info"`
+}
+
+func (p person) secret(arguments ...string) secret {
+	p.t.Helper()
+	var s secret
+	text := p.must(append([]string{arguments[0], "-format=json"}, arguments[1:]...)...)
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		p.t.Fatalf("vault %s: %v", strings.Join(arguments, " "), err)
+	}
+	return s
+}
+
+// refused runs a vault command that has to be refused with an HTTP status, and gives what it printed about that.
+func (p person) refused(status int, arguments ...string) string {
+	p.t.Helper()
+	r := p.try(arguments...)
+	if r.code == 0 {
+		p.t.Fatalf("vault %s was to be refused, but succeeded", strings.Join(arguments, " "))
+	}
+	if !strings.Contains(r.stderr, fmt.Sprintf("Code: %d", status)) {
+		p.t.Fatalf("vault %s was to be refused with %d:\n%s", strings.Join(arguments, " "), status, r.stderr)
+	}
+	return r.stderr
+}
+
+// http sends a request to the Vault API, as programs without a client library do.
+func (p person) http(method, path, body string) (*http.Response, string) {
+	p.t.Helper()
+	request, err := http.NewRequest(method, p.vault.address+"/v1/"+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if p.token != "" {
+		request.Header.Set("X-Vault-Token", p.token)
+	}
+	response, err := httpClient.Do(request)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	output.record(method+" "+path, string(text))
+	return response, string(text)
+}
+
+// httpClient reuses enough connections for a crowd of readers.
+var httpClient = sync.OnceValue(func() *http.Client {
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 200, MaxConnsPerHost: 200}}
+})()
