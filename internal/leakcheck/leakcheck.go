@@ -13,8 +13,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math/big"
 	"regexp"
+	"slices"
 	"sync"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
@@ -110,7 +112,7 @@ func (s *Scanner) Keys() bool {
 // lineBreaks are what PEM puts between its lines, as it is and as JSON (once or twice encoded) escapes it.
 var lineBreaks = regexp.MustCompile(`\r?\n|(?:\\+r)?\\+n|\\+r`)
 
-// Scan says which secrets are in the data, each once.
+// Scan says which secrets are in the data, each once, sorted.
 func (s *Scanner) Scan(data []byte) []string {
 	found := map[string]bool{}
 	for _, p := range patterns {
@@ -128,9 +130,5 @@ func (s *Scanner) Scan(data []byte) []string {
 			}
 		}
 	}
-	var findings []string
-	for what := range found {
-		findings = append(findings, what)
-	}
-	return findings
+	return slices.Sorted(maps.Keys(found))
 }

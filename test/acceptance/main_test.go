@@ -41,13 +41,11 @@ func runTests(m *testing.M) int {
 		return complain(err)
 	}
 	defer shared.stop()
-	if code := m.Run(); code != 0 {
-		return code
-	}
+	code := m.Run()
 	if err := searchEverything(shared); err != nil {
 		return complain(err)
 	}
-	return 0
+	return code
 }
 
 func complain(err error) int {
