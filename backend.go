@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -18,13 +19,27 @@ import (
 )
 
 const backendHelp = `
-The Redox secrets engine hands out short-lived access tokens for Redox, the
-healthcare interoperability platform. It signs for them with a private key that
-is made in Vault and never leaves it.
+The Redox secrets engine hands out short-lived access tokens for Redox
+(redoxengine.com), which connects healthcare applications. To get one, it signs
+a request with a private key that is made in Vault and never leaves it; Redox
+checks the signature with the public key that you have registered there.
 
-Set it up in this order: write keys/NAME, register its public_jwk at an OAuth
-API key in the Redox dashboard, write config with that API key's client_id and
-the key's name, then read token.
+To set it up, when it is enabled at redox/:
+
+ 1. Make a signing key, and print its public half:
+      vault write -f redox/keys/main
+      vault read -field=public_jwk redox/keys/main
+ 2. In the Redox dashboard, register that JWK at an OAuth API key. The API key's
+    page shows its client ID.
+ 3. Tell the engine both:
+      vault write redox/config client_id=CLIENT_ID key=main
+ 4. See whether Redox agrees, and if not, why:
+      vault write -f redox/check
+ 5. Read tokens:
+      vault read redox/token
+
+More API keys, or teams with policies of their own, get a role each: write
+roles/NAME, and read token/NAME.
 `
 
 // backend is one mount of the engine.
@@ -80,8 +95,8 @@ func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokenc
 
 // HandleRequest looks at the input before the framework does, and decides what errors look like.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if len(req.Data) > 0 && slices.Contains(inputOperations, req.Operation) {
-		if path := b.Route(req.Path); path != nil {
+	if len(req.Data) > 0 {
+		if path := b.Route(req.Path); path != nil && path.Operations[req.Operation] != nil {
 			checked := *req
 			if path.Fields[privateKeyField] != nil {
 				checked.Data = flattenJWK(req.Data)
@@ -96,11 +111,22 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 }
 
 // HandleExistenceCheck leaves the input out: what exists is said by the path alone, and the framework's error about a
-// malformed field would hold its value.
+// malformed field would hold its value. A name that can't be, or an entry that can't be used, is no error yet: Vault
+// would make "internal error" of it, and the operation that follows says what is wrong.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
 	pathOnly := *req
 	pathOnly.Data = nil
-	return b.Backend.HandleExistenceCheck(ctx, &pathOnly)
+	checkFound, exists, err = b.Backend.HandleExistenceCheck(ctx, &pathOnly)
+	var user *userError
+	var unusable *unusableEntry
+	switch {
+	case errors.As(err, &user):
+		return checkFound, false, nil
+	case errors.As(err, &unusable):
+		return checkFound, true, nil
+	default:
+		return checkFound, exists, err
+	}
 }
 
 // invalidate follows a change of storage by another node. Vault does not call it for a node's own writes: the handlers

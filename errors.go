@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -31,6 +32,15 @@ func (e *userError) Error() string {
 // known to be harmless: somebody may have pasted a private key into the wrong field.
 func fieldError(field, wayOut, problem string, arguments ...any) error {
 	return &userError{field: field, problem: fmt.Sprintf(problem, arguments...), wayOut: wayOut}
+}
+
+// someOf lists names for an error, not all of thousands.
+func someOf(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // answer turns an error into what Vault should say: a 400 for what the user can mend, 502 or 504 for Redox's and the
@@ -57,8 +67,8 @@ func answer(response *logical.Response, err error) (*logical.Response, error) {
 		return nil, logical.CodedError(http.StatusBadGateway, "Redox's token had expired by the time it arrived; "+
 			"look at the latency and clock_skew that the check endpoint shows")
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, logical.CodedError(http.StatusGatewayTimeout, "no token was to be had in time; "+
-			"write to the check endpoint to see what Redox answers")
+		return nil, logical.CodedError(http.StatusGatewayTimeout, "the request could not be done in time; "+
+			"if it was for a token, write to the check endpoint to see what Redox answers, else repeat it")
 	default:
 		return nil, err
 	}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -24,18 +25,25 @@ type row[T any] struct {
 	at func(*T) any
 }
 
-// rowSchemas gives the rows' field schemas, with their defaults as they are in defaults.
+// rowSchemas gives the rows' field schemas, with their defaults as they are in defaults. The descriptions name the
+// defaults, too: Vault's path-help shows them nowhere else.
 func rowSchemas[T any](rows []row[T], defaults *T) map[string]*framework.FieldSchema {
 	schemas := make(map[string]*framework.FieldSchema, len(rows))
 	for _, r := range rows {
-		schemas[r.name] = &framework.FieldSchema{
+		schema := &framework.FieldSchema{
 			Type:         r.kind,
 			Description:  r.description,
 			DisplayAttrs: &framework.DisplayAttributes{Name: r.title},
 		}
 		if value := r.value(defaults); value != "" && value != false && value != 0 {
-			schemas[r.name].Default = value
+			schema.Default = value
+			unit := ""
+			if r.kind == framework.TypeDurationSecond {
+				unit = "s"
+			}
+			schema.Description += fmt.Sprintf(" Default: %v%s.", value, unit)
 		}
+		schemas[r.name] = schema
 	}
 	return schemas
 }
@@ -109,7 +117,7 @@ var kindWords = map[framework.FieldType]string{
 	framework.TypeString:         "a string",
 	framework.TypeBool:           "true or false",
 	framework.TypeInt:            "a whole number",
-	framework.TypeDurationSecond: "a duration such as 30s or 2m, or a number of seconds, not negative",
+	framework.TypeDurationSecond: "a whole number of seconds, or a duration such as 30s, 2m or 1h30m",
 }
 
 // wrongType refuses a value without repeating it: it may be a secret in the wrong place.
@@ -121,7 +129,8 @@ func wrongType(field string, kind framework.FieldType) error {
 	return fieldError(field, "give "+words, "the value is of the wrong type")
 }
 
-// checkText refuses what could not stand in a JWT, a form or a log line: control characters and excessive length.
+// checkText refuses what could not stand in a JWT, a form or a log line: control characters and excessive length. Nor
+// does a space at either end get in, which no one sees and Redox takes for a part of the value.
 func checkText(field, value string) error {
 	const most = 512
 	if len(value) > most {
@@ -131,6 +140,9 @@ func checkText(field, value string) error {
 		if r < ' ' || r > '~' {
 			return fieldError(field, "use printable ASCII characters", "the value has a character that is not allowed")
 		}
+	}
+	if strings.Trim(value, " ") != value {
+		return fieldError(field, "leave the space out", "the value begins or ends with a space")
 	}
 	return nil
 }
@@ -196,7 +208,7 @@ func checkURL(field, value string, query bool) error {
 	switch {
 	case err != nil || u.Opaque != "" || (u.Scheme != "https" && u.Scheme != "http"):
 		return fieldError(field, "give a full https URL", "the value is not an http URL")
-	case u.Hostname() == "" || strings.ContainsRune(u.Host, ' '):
+	case u.Hostname() == "":
 		return fieldError(field, "give a full https URL", "the URL has no host")
 	case u.User != nil:
 		return fieldError(field, "leave user name and password out", "the URL has credentials in it")

@@ -75,3 +75,9 @@ func nameField(description string) *framework.FieldSchema {
 	return &framework.FieldSchema{Type: framework.TypeString, Description: description,
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true}}
 }
+
+// pathName gives a name captured from the path, empty where an optional one is not there.
+func pathName(data *framework.FieldData, field string) string {
+	name, _ := data.Get(field).(string)
+	return name
+}

@@ -63,38 +63,40 @@ var configRows = []row[config]{
 		"Scope to ask for with each token, space separated. Most Redox API keys need none. Roles may name their own.",
 		func(c *config) any { return &c.Scope }},
 	{"base_url", framework.TypeString, "Base URL",
-		"Where Redox is. For Canada: https://api.ca.redoxengine.com.",
+		"Where Redox is; the other URLs are derived from it. For Canada: https://api.ca.redoxengine.com.",
 		func(c *config) any { return &c.BaseURL }},
 	{"token_url", framework.TypeString, "Token URL",
-		"Token endpoint. Default: base_url followed by /v2/auth/token.",
+		"Token endpoint, if it is elsewhere. Default: base_url followed by /v2/auth/token.",
 		func(c *config) any { return &c.TokenURL }},
 	{"audience", framework.TypeString, "Audience",
-		"The assertion's aud claim. Default: the token URL.",
+		"The assertion's aud (audience) claim, if Redox wants another. Default: the token URL.",
 		func(c *config) any { return &c.Audience }},
 	{"platform_url", framework.TypeString, "Platform API URL",
-		"Where Redox's Platform API is. Default: base_url followed by /platform.",
+		"Where Redox's Platform API is, if it is elsewhere. Default: base_url followed by /platform.",
 		func(c *config) any { return &c.PlatformURL }},
 	{"jku", framework.TypeString, "JWKS URL",
 		"JWKS URL to name in the assertion's jku header: exactly the URL saved at the API key in the Redox dashboard. " +
 			"Unset: no such header, and Redox uses what the dashboard has. Roles may name their own.",
 		func(c *config) any { return &c.JKU }},
 	{"ca_pem", framework.TypeString, "CA certificates",
-		"PEM certificates of the CAs to trust when connecting to Redox, in place of the system's.",
+		"PEM certificates of the CAs to trust when connecting to Redox, in place of the system's. Unset: the system's.",
 		func(c *config) any { return &c.CAPEM }},
 	{"assertion_ttl", framework.TypeDurationSecond, "Assertion TTL",
-		"How long an assertion is valid. Together with clock_skew at most 300s, which is Redox's limit.",
+		"How long an assertion, the signed request for a token, is valid. At least 10s, and together with clock_skew " +
+			"at most 300s, which is Redox's limit.",
 		func(c *config) any { return &c.AssertionTTL }},
 	{"clock_skew", framework.TypeDurationSecond, "Clock skew",
-		"How far the assertion's iat is set back, so that a clock that runs fast still works.",
+		"How far the assertion's iat (issued at) is set back, so that Redox takes it though this node's clock is ahead.",
 		func(c *config) any { return &c.ClockSkew }},
 	{"request_timeout", framework.TypeDurationSecond, "Request timeout",
-		"How long one attempt to get a token may take. Retries included, a caller waits at most 20s.",
+		"How long one attempt to get a token may take, from 1s to 20s. Retries included, a caller waits at most 20s.",
 		func(c *config) any { return &c.RequestTimeout }},
 	{"max_retries", framework.TypeInt, "Retries",
 		"How many times a request is repeated when Redox can't be reached or is overloaded. At most 10.",
 		func(c *config) any { return &c.MaxRetries }},
 	{"min_ttl", framework.TypeDurationSecond, "Least TTL",
-		"The least life a token is served with; a quarter of the token's lifetime caps it. Roles may name their own.",
+		"A token with less life left than this is replaced before it is given out. From 1s to 1h, but no more than " +
+			"a quarter of the token's lifetime counts. Roles may name their own.",
 		func(c *config) any { return &c.MinTTL }},
 }
 
@@ -183,7 +185,9 @@ func (b *backend) pathConfig() *framework.Path {
 Tells the engine where Redox is and, unless each role has its own, which OAuth
 API key of yours it acts for: client_id is the API key's client ID in the Redox
 dashboard, and key names the signing key (see keys/) whose public half is
-registered there.
+registered there. For most this is all there is to write:
+
+    vault write redox/config client_id=CLIENT_ID key=main
 
 An update changes only the fields it names; an empty value brings a field's
 default back. A read shows the URLs in effect, also where they are derived from

@@ -34,8 +34,11 @@ func (b *backend) pathInfo() *framework.Path {
 					"algorithms": answerField(framework.TypeStringSlice, "Signature algorithms it knows."),
 				})),
 		},
-		HelpSynopsis:    "Version of the plugin.",
-		HelpDescription: "Tells which version of the plugin this is, what it was built from, and the signature algorithms it knows.",
+		HelpSynopsis: "Version of the plugin.",
+		HelpDescription: `
+Tells which version of the plugin this is, what it was built from, and the
+signature algorithms it knows. A report of a problem should have this in it.
+`,
 	}
 }
 

@@ -5,8 +5,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -40,13 +38,13 @@ var roleRows = []row[role]{
 		"JWKS URL to name in the assertion's jku header. Unset: the configuration's.",
 		func(r *role) any { return &r.JKU }},
 	{"min_ttl", framework.TypeDurationSecond, "Least TTL",
-		"The least life a token is served with. 0: the configuration's.",
+		"A token with less life left than this is replaced before it is given out, from 1s to 1h. 0: the configuration's.",
 		func(r *role) any { return &r.MinTTL }},
 	{"leased", framework.TypeBool, "Leased",
-		"Give each read a lease, for lease accounting and quotas. It costs a storage write per read.",
+		"Give each read a lease, for lease accounting and quotas. It costs a storage write per read. Default: false.",
 		func(r *role) any { return &r.Leased }},
 	{"disabled", framework.TypeBool, "Disabled",
-		"Stop the role at once: no token and no assertion is given out.",
+		"Stop the role at once: no token and no assertion is given out until it is false again. Default: false.",
 		func(r *role) any { return &r.Disabled }},
 }
 
@@ -107,7 +105,7 @@ func (b *backend) pathRoles() []*framework.Path {
 				logical.ListOperation: reading(b.rolesList, "List the roles.", listing("The names of the roles.")),
 			},
 			HelpSynopsis:    "List the roles.",
-			HelpDescription: "Lists the names of all roles.",
+			HelpDescription: "Lists the names of all roles. What a role consists of is read at roles/NAME.",
 		},
 		{
 			Pattern:        "roles/" + framework.GenericNameRegex("name"),
@@ -123,9 +121,14 @@ func (b *backend) pathRoles() []*framework.Path {
 			HelpSynopsis: "A team's or an API key's own settings.",
 			HelpDescription: `
 A role stands for one Redox OAuth API key, or for one team that uses it. Its
-tokens are read at token/ followed by its name, and Vault policies on that path
-decide who gets them. What a role leaves unset it inherits from the
-configuration.
+tokens are read at token/NAME, and Vault policies on that path decide who gets
+them. What a role leaves unset it inherits from the configuration:
+
+    vault write redox/roles/NAME client_id=CLIENT_ID key=KEY
+    vault read redox/token/NAME
+
+An update changes only the fields it names; an empty value brings back what is
+inherited.
 
 Roles that share a client ID are kept apart by Vault only: to Redox they are the
 same API key.
@@ -198,18 +201,3 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 
 // roleChanged forgets what was derived from the role.
 func (b *backend) roleChanged(name string) { b.tokens.Drop(name) }
-
-// pathName gives a name captured from the path, empty where an optional one is not there.
-func pathName(data *framework.FieldData, field string) string {
-	name, _ := data.Get(field).(string)
-	return name
-}
-
-// someOf lists names for an error, not all of thousands.
-func someOf(names []string) string {
-	const most = 5
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -54,8 +55,8 @@ func readEntry(ctx context.Context, storage logical.Storage, key string, into an
 		return false, unreadableEntry(key)
 	}
 	if stored.SchemaVersion > storageSchemaVersion {
-		return false, &unusableEntry{key, fmt.Sprintf("was written by a newer version of this plugin (schema %d, this one knows %d); "+
-			"run that version again, this one leaves the entry as it is", stored.SchemaVersion, storageSchemaVersion)}
+		return false, &unusableEntry{key, fmt.Sprintf("was written by a newer version of this plugin (schema %d, this one "+
+			"knows %d); run that version again, this one leaves the entry as it is", stored.SchemaVersion, storageSchemaVersion)}
 	}
 	if json.Unmarshal(entry.Value, into) != nil {
 		return false, unreadableEntry(key)
@@ -77,6 +78,9 @@ func writeEntry(ctx context.Context, storage logical.Storage, key string, value 
 func checkName(field, name string) error {
 	if len(name) > mostNameLength {
 		return fieldError(field, "choose a shorter one", "the name is longer than %d characters", mostNameLength)
+	}
+	if strings.Contains(name, "..") { // Vault's storage refuses it as a relative path
+		return fieldError(field, "choose one with single dots", "the name has two dots in a row")
 	}
 	return nil
 }
