@@ -139,7 +139,7 @@ func TestJWKSURL(t *testing.T) {
 func TestHelp(t *testing.T) {
 	e := newEngine(t, sandbox.Options{})
 	overview := e.must("path-help", e.path)
-	for _, want := range []string{"write keys/NAME", "^token(/", "^config$", "^jwks"} {
+	for _, want := range []string{"vault write redox/config", "^token(/", "^config$", "^jwks"} {
 		if !strings.Contains(overview, want) {
 			t.Errorf("the overview has no %q:\n%s", want, overview)
 		}

@@ -37,6 +37,7 @@ type vaultServer struct {
 	directory string
 	dev       bool
 	command   *exec.Cmd
+	watchdog  *exec.Cmd
 	ended     chan struct{} // closed when the process has ended
 	rootToken string
 }
@@ -101,6 +102,9 @@ func (s *vaultServer) tryStart(config string) error {
 		return err
 	}
 	s.ended = make(chan struct{})
+	if err := s.watch(); err != nil {
+		return err
+	}
 	go func() {
 		defer close(s.ended)
 		_ = s.command.Wait() // how it ended is in its log
@@ -154,8 +158,21 @@ func (s *vaultServer) awaitActive(token string) error {
 	}
 }
 
+// watch starts a process that ends the server when this one has ended without doing so, as it does when a test panics:
+// then its standard input closes.
+func (s *vaultServer) watch() error {
+	s.watchdog = exec.Command("sh", "-c", `cat >/dev/null; kill "$1"`, "watchdog", fmt.Sprint(s.command.Process.Pid))
+	_, err := s.watchdog.StdinPipe()
+	if err == nil {
+		err = s.watchdog.Start()
+	}
+	return err
+}
+
 // stop ends the server and waits for its end.
 func (s *vaultServer) stop() {
+	_ = s.watchdog.Process.Kill()
+	_ = s.watchdog.Wait()
 	_ = s.command.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.ended:
