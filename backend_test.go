@@ -164,7 +164,7 @@ func TestCleanupEndsBackgroundWork(t *testing.T) {
 	}
 	m.tokens.Wait() // for a mint, which is held at Redox still
 	m.Cleanup(t.Context())
-	if err, _ := m.failed(logical.ReadOperation, "token", nil); !errors.Is(err, tokencache.ErrClosed) {
+	if _, err := m.failed(logical.ReadOperation, "token", nil); !errors.Is(err, tokencache.ErrClosed) {
 		t.Errorf("a reader after the end of the mount gets %v", err)
 	}
 }
@@ -216,7 +216,7 @@ func TestLeasedTokenAsksForTheStateOfNow(t *testing.T) {
 	m := newReadyMount(t)
 	m.write("roles/team", map[string]any{"leased": true})
 	m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
-	if err, _ := m.failed(logical.ReadOperation, "token/team", nil); err != logical.ErrReadOnly {
+	if _, err := m.failed(logical.ReadOperation, "token/team", nil); err != logical.ErrReadOnly {
 		t.Errorf("a leased token on a standby gives %v", err)
 	}
 	if requests := m.redox.Counters().Token.Requests; requests != 0 {
@@ -284,7 +284,7 @@ func TestExistenceChecks(t *testing.T) {
 	m.storage.onEach(func(string, string) error { return broken })
 	defer m.storage.onEach(nil)
 	for _, path := range []string{"config", "roles/good", "keys/good"} {
-		if err, _ := m.failed(logical.UpdateOperation, path, nil); err != broken {
+		if _, err := m.failed(logical.UpdateOperation, path, nil); err != broken {
 			t.Errorf("%s with a broken storage: %v", path, err)
 		}
 	}

@@ -280,17 +280,17 @@ func (m *mount) refusedWith(operation logical.Operation, path string, data map[s
 	}
 }
 
-// failed gives the error of a request that has to fail with a Go error, and its HTTP status, 500 where it has none.
-func (m *mount) failed(operation logical.Operation, path string, data map[string]any) (error, int) {
+// failed gives the error of a request that has to fail with a Go error, and its HTTP status: 500 where it has none.
+func (m *mount) failed(operation logical.Operation, path string, data map[string]any) (status int, err error) {
 	m.t.Helper()
 	response, err := m.request(operation, path, data)
 	if err == nil {
 		m.t.Fatalf("%s %s was to fail, but answered %v", operation, path, response)
 	}
 	if coded, ok := err.(logical.HTTPCodedError); ok { // unwrapped, as Vault looks at it
-		return err, coded.Code()
+		return coded.Code(), err
 	}
-	return err, http.StatusInternalServerError
+	return http.StatusInternalServerError, err
 }
 
 // testClock is a clock that stands still until it is told to move.

@@ -188,7 +188,7 @@ func TestUnofferedOperations(t *testing.T) {
 		for _, data := range []map[string]any{
 			nil, {privateKeyField: map[string]any{"d": misplaced}}, {misplaced: misplaced},
 		} {
-			err, _ := m.failed(c.operation, c.path, data)
+			_, err := m.failed(c.operation, c.path, data)
 			if !errors.Is(err, logical.ErrUnsupportedOperation) || strings.Contains(err.Error(), misplaced) {
 				t.Errorf("%s %s failed with %q", c.operation, c.path, err)
 			}

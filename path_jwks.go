@@ -119,6 +119,9 @@ func (b *backend) loadSets(ctx context.Context, storage logical.Storage) (*jwkSe
 		if err != nil {
 			return nil, err
 		}
+		if own == nil { // deleted since it was listed
+			continue
+		}
 		all = append(all, own...)
 		sets.byKey[name] = encodeSet(own)
 	}
@@ -126,7 +129,8 @@ func (b *backend) loadSets(ctx context.Context, storage logical.Storage) (*jwkSe
 	return sets, nil
 }
 
-// publishedJWKs gives the public JWKs of the versions that Redox may have to verify with.
+// publishedJWKs gives the public JWKs of the versions that Redox may have to verify with; nil when there is no such
+// key.
 func publishedJWKs(ctx context.Context, storage logical.Storage, name string) ([]*publicJWK, error) {
 	k, err := loadKey(ctx, storage, name)
 	if err != nil || k == nil {

@@ -103,7 +103,7 @@ func newKeyVersion(key *privateKey, kid string, imported bool, now time.Time) (*
 
 // loadKey reads a signing key, nil when there is none.
 func loadKey(ctx context.Context, storage logical.Storage, name string) (*signingKey, error) {
-	if err := checkName("key", name); err != nil {
+	if err := checkName("name", name); err != nil {
 		return nil, err
 	}
 	k := &signingKey{name: name}

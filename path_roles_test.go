@@ -247,7 +247,7 @@ func TestRoleNames(t *testing.T) {
 		"..", ".", ".a", "a.", "-a", "a-", "a/b", "a/", "/a", "a b", "ä", "a\n", "a\x00b", "a%2fb", "../config",
 	} {
 		for _, o := range operations {
-			if err, status := m.failed(o.operation, o.path+name, nil); !errors.Is(err, logical.ErrUnsupportedPath) {
+			if status, err := m.failed(o.operation, o.path+name, nil); !errors.Is(err, logical.ErrUnsupportedPath) {
 				t.Errorf("%s %s%q failed with %v, %d", o.operation, o.path, name, err, status)
 			}
 		}

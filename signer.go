@@ -50,8 +50,6 @@ type privateKey struct {
 	key       crypto.Signer // *rsa.PrivateKey or *ecdsa.PrivateKey
 }
 
-func (*privateKey) String() string               { return "[private key]" }
-func (*privateKey) GoString() string             { return "[private key]" }
 func (*privateKey) Format(s fmt.State, _ rune)   { _, _ = io.WriteString(s, "[private key]") }
 func (*privateKey) MarshalJSON() ([]byte, error) { return []byte(`"[private key]"`), nil }
 
@@ -78,16 +76,34 @@ func generatePrivateKey(algorithm string, rsaBits int) (*privateKey, error) {
 func (k *privateKey) public() crypto.PublicKey { return k.key.Public() }
 
 // sealedPrivateKey is a private key on its way to or from sealed storage: PKCS#8 DER. Encoding it as JSON gives the
-// bytes, which is what storing takes; formatting it does not.
-type sealedPrivateKey struct{ der []byte }
+// bytes, which is what storing takes; formatting it does not. They are behind a function since fmt looks through
+// pointers, and can't call Format in the unexported field of a struct that is printed.
+type sealedPrivateKey struct{ der func() []byte }
+
+func sealedDER(der []byte) sealedPrivateKey {
+	return sealedPrivateKey{func() []byte { return der }}
+}
+
+// bytes gives the DER, nil when there is no private key (any more).
+func (s sealedPrivateKey) bytes() []byte {
+	if s.der == nil {
+		return nil
+	}
+	return s.der()
+}
 
 func (sealedPrivateKey) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[sealed private key]") }
 
 // MarshalJSON is for storage only: no response holds a sealedPrivateKey.
-func (s sealedPrivateKey) MarshalJSON() ([]byte, error) { return json.Marshal(s.der) }
+func (s sealedPrivateKey) MarshalJSON() ([]byte, error) { return json.Marshal(s.bytes()) }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
-func (s *sealedPrivateKey) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &s.der) }
+func (s *sealedPrivateKey) UnmarshalJSON(text []byte) error {
+	var der []byte
+	err := json.Unmarshal(text, &der)
+	*s = sealedDER(der)
+	return err
+}
 
 // seal gives the form for storage.
 func (k *privateKey) seal() (sealedPrivateKey, error) {
@@ -96,16 +112,17 @@ func (k *privateKey) seal() (sealedPrivateKey, error) {
 		// x509's words could quote the key; nothing of them is passed on.
 		return sealedPrivateKey{}, errors.New("the private key can't be encoded as PKCS#8")
 	}
-	return sealedPrivateKey{der}, nil
+	return sealedDER(der), nil
 }
 
 // open reads what seal gave. The key was checked when it was made or imported.
 func (s sealedPrivateKey) open() (*privateKey, error) {
-	key, err := x509.ParsePKCS8PrivateKey(s.der)
-	if err != nil {
-		return nil, errors.New("the stored private key is unreadable; restore it from a snapshot of Vault")
+	if parsed, err := x509.ParsePKCS8PrivateKey(s.bytes()); err == nil {
+		if key, err := newPrivateKey(parsed); err == nil {
+			return key, nil
+		}
 	}
-	return newPrivateKey(key)
+	return nil, errors.New("the stored private key is unreadable")
 }
 
 // newPrivateKey takes a parsed key of a kind that one of the algorithms uses.
@@ -115,7 +132,7 @@ func newPrivateKey(key any) (*privateKey, error) {
 		return &privateKey{algorithmRS384, key}, nil
 	case *ecdsa.PrivateKey:
 		if key.Curve != elliptic.P384() {
-			return nil, refusedKey("the EC key is on curve "+key.Curve.Params().Name, "use a key on curve P-384, the only one that ES384 signs with")
+			return nil, refusedKey("the EC key is on curve "+key.Curve.Params().Name, useP384)
 		}
 		return &privateKey{algorithmES384, key}, nil
 	default:
@@ -181,18 +198,21 @@ func (o *openKeys) open(name string, sealed sealedPrivateKey, generation uint64)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, known := range o.byName[name] {
-		if bytes.Equal(known.sealed.der, sealed.der) {
+		if bytes.Equal(known.sealed.bytes(), sealed.bytes()) {
 			return known.key, nil
 		}
 	}
 	key, err := sealed.open()
-	if err == nil && generation == o.changes {
+	if err != nil {
+		return nil, unreadableEntry(keysStoragePrefix + name)
+	}
+	if generation == o.changes {
 		if o.byName == nil {
 			o.byName = map[string][]openKey{}
 		}
 		o.byName[name] = append(o.byName[name], openKey{sealed, key})
 	}
-	return key, err
+	return key, nil
 }
 
 // forget drops the named key's versions.
@@ -209,6 +229,7 @@ const mostImportBytes = 16 << 10
 const (
 	acceptedForms = "give one unencrypted private key as PEM (PKCS#8, PKCS#1 or SEC 1) or as a JWK"
 	exportAgain   = "export the key again from where it was made"
+	useP384       = "use a key on curve P-384, the only one that ES384 signs with"
 )
 
 // refusedKey says why a private key can't be imported. Nothing in it may come from the key's private members.
@@ -247,65 +268,84 @@ func (k *privateKey) checkRSA() error {
 	if !ok {
 		return nil
 	}
-	if bits := key.N.BitLen(); bits < leastRSABits || bits > mostRSABits {
-		return refusedKey(fmt.Sprintf("the RSA key has %d bits", bits),
-			fmt.Sprintf("use a key of %d to %d bits", leastRSABits, mostRSABits))
-	}
 	if len(key.Primes) != 2 {
-		return refusedKey("the RSA key is not made of exactly two primes", "use a key with two primes")
+		return refusedKey(notTwoPrimes, "use a key with two primes")
 	}
-	inconsistent := refusedKey("the numbers of the RSA key do not belong together", exportAgain)
+	if err := checkRSALengths(key.N, key.Primes[0], key.Primes[1]); err != nil {
+		return err
+	}
 	for _, prime := range key.Primes {
-		// The length first: the primality test of a huge number takes for ever.
-		if prime.BitLen() > key.N.BitLen() || !prime.ProbablyPrime(primalityRounds) {
-			return inconsistent
+		if !prime.ProbablyPrime(primalityRounds) {
+			return refusedKey(inconsistentRSA, exportAgain)
 		}
 	}
 	if key.Validate() != nil {
-		return inconsistent
+		return refusedKey(inconsistentRSA, exportAgain)
 	}
 	return nil
 }
 
+const (
+	notTwoPrimes    = "the RSA key is not made of exactly two primes"
+	inconsistentRSA = "the numbers of the RSA key do not belong together"
+)
+
+// checkRSALengths comes before anything is computed with the numbers of an RSA key: with numbers as long as the input
+// may be, that would take minutes. It also refuses a key with a short prime, which can be found.
+func checkRSALengths(n, p, q *big.Int) error {
+	bits := n.BitLen()
+	if bits < leastRSABits || bits > mostRSABits {
+		return refusedKey(fmt.Sprintf("the RSA key has %d bits", bits),
+			fmt.Sprintf("use a key of %d to %d bits", leastRSABits, mostRSABits))
+	}
+	for _, prime := range []*big.Int{p, q} {
+		if prime.BitLen() < bits/2 || prime.BitLen() > bits/2+1 {
+			return refusedKey("the primes of the RSA key are not each half as long as its modulus", exportAgain)
+		}
+	}
+	return nil
+}
+
+const pemBegin = "-----BEGIN "
+
 // parsePEM reads exactly one PEM block. "EC PARAMETERS", which openssl writes before an EC key, may precede it.
 func parsePEM(input string) (*privateKey, error) {
-	if !strings.HasPrefix(input, "-----BEGIN ") {
+	switch begin := strings.Index(input, pemBegin); {
+	case begin < 0:
 		return nil, refusedKey("it is neither PEM nor a JWK", acceptedForms)
+	case begin > 0:
+		return nil, refusedKey("there is text before the PEM block", "give the PEM block alone")
 	}
-	block, rest := pem.Decode([]byte(input))
+	text := []byte(input)
+	block, rest := pem.Decode(text)
 	if block != nil && block.Type == "EC PARAMETERS" {
-		rest = bytes.TrimSpace(rest)
-		if !bytes.HasPrefix(rest, []byte("-----BEGIN ")) {
+		text = bytes.TrimSpace(rest)
+		if !bytes.HasPrefix(text, []byte(pemBegin)) {
 			return nil, refusedKey("it holds EC parameters but no private key", acceptedForms)
 		}
-		block, rest = pem.Decode(rest)
+		block, rest = pem.Decode(text)
 	}
 	switch {
+	case bytes.Count(text, []byte(pemBegin)) > 1: // counted, since pem.Decode passes over blocks that are malformed
+		return nil, refusedKey("it holds more than one PEM block", acceptedForms)
 	case block == nil:
 		return nil, refusedKey("the PEM is malformed or cut off", exportAgain)
-	case len(bytes.TrimSpace(rest)) > 0 && bytes.Contains(rest, []byte("-----BEGIN ")):
-		return nil, refusedKey("it holds more than one PEM block", acceptedForms)
 	case len(bytes.TrimSpace(rest)) > 0:
 		return nil, refusedKey("there is trailing data after the PEM block", "give the PEM block alone")
 	case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" || block.Headers["Proc-Type"] != "":
-		return nil, refusedKey("the PEM is encrypted", "decrypt it first, for example with: openssl pkey -in encrypted.pem -out key.pem")
+		return nil, refusedKey("the PEM is encrypted",
+			"decrypt it first, for example with: openssl pkey -in encrypted.pem -out key.pem")
 	}
 
-	var value asn1.RawValue
-	trailing, err := asn1.Unmarshal(block.Bytes, &value)
-	if err == nil && len(trailing) > 0 {
-		return nil, refusedKey("there is trailing data inside the PEM block", exportAgain)
-	}
-	var key any
-	sec1 := block.Bytes
+	var parse func(der []byte) (any, error)
+	content := block.Bytes // PKCS#1 or SEC 1
 	switch block.Type {
 	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		sec1 = pkcs8Content(block.Bytes)
+		parse, content = x509.ParsePKCS8PrivateKey, pkcs8Content(block.Bytes)
 	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+		parse = func(der []byte) (any, error) { return x509.ParsePKCS1PrivateKey(der) }
 	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
+		parse = func(der []byte) (any, error) { return x509.ParseECPrivateKey(der) }
 	case "PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE":
 		return nil, refusedKey("it is a public key", "give the private key that belongs to it")
 	case "OPENSSH PRIVATE KEY":
@@ -313,24 +353,55 @@ func parsePEM(input string) (*privateKey, error) {
 	default:
 		return nil, refusedKey("the PEM block is not a private key", acceptedForms)
 	}
-	if err != nil {
-		return nil, refusedKey("the key in the PEM block is malformed, cut off, inconsistent or of an unknown kind", exportAgain)
+	if hasTrailingData(block.Bytes) || hasTrailingData(content) {
+		return nil, refusedKey("there is trailing data inside the PEM block", exportAgain)
 	}
-	if key, ok := key.(*ecdsa.PrivateKey); ok && !publicPointMatches(key, sec1) {
+	if err := checkPKCS1(content); err != nil {
+		return nil, err
+	}
+	key, err := parse(block.Bytes)
+	if err != nil {
+		return nil, refusedKey("the key in the PEM block is malformed, cut off, inconsistent, or of an unknown kind or curve",
+			exportAgain+", an EC key with a named curve")
+	}
+	if key, ok := key.(*ecdsa.PrivateKey); ok && !publicPointMatches(key, content) {
 		return nil, refusedKey("the private and the public part of the EC key do not belong together", exportAgain)
 	}
 	return newPrivateKey(key)
 }
 
-// pkcs8Content gives the key inside a PKCS#8 structure (RFC 5958 section 2) that x509 has parsed before.
+// hasTrailingData says whether something follows the first ASN.1 value.
+func hasTrailingData(der []byte) bool {
+	var value asn1.RawValue
+	rest, err := asn1.Unmarshal(der, &value)
+	return err == nil && len(rest) > 0
+}
+
+// pkcs8Content gives the key inside a PKCS#8 structure (RFC 5958 section 2), nil when x509 can't parse it either.
 func pkcs8Content(der []byte) []byte {
 	var outer struct {
 		Version   int
 		Algorithm asn1.RawValue
 		Key       []byte
 	}
-	_, _ = asn1.Unmarshal(der, &outer) // nil, and then no match, when x509 was more liberal
+	_, _ = asn1.Unmarshal(der, &outer)
 	return outer.Key
+}
+
+// checkPKCS1 looks at the lengths in an RSA key (RFC 8017 appendix A.1.2) before x509 computes with them. What is not
+// an RSA key passes.
+func checkPKCS1(der []byte) error {
+	var numbers struct {
+		Version       int
+		N, E, D, P, Q *big.Int
+	}
+	if _, err := asn1.Unmarshal(der, &numbers); err != nil {
+		return nil
+	}
+	if numbers.Version != 0 {
+		return refusedKey(notTwoPrimes, "use a key with two primes")
+	}
+	return checkRSALengths(numbers.N, numbers.P, numbers.Q)
 }
 
 // publicPointMatches says whether the public point in a SEC 1 structure (RFC 5915 section 3), if there is one, is the
@@ -366,6 +437,16 @@ func compressedPoint(uncompressed []byte) []byte {
 // privateJWK holds the members of a JWK as they came. Names are case-sensitive (RFC 7517 section 4), which
 // encoding/json's structs are not.
 type privateJWK map[string]json.RawMessage
+
+// has says whether all the members are there.
+func (j privateJWK) has(names ...string) bool {
+	for _, name := range names {
+		if _, ok := j[name]; !ok {
+			return false
+		}
+	}
+	return true
+}
 
 // text gives a string member, empty when it is not there.
 func (j privateJWK) text(name string) (string, error) {
@@ -416,7 +497,7 @@ func parseJWK(input string) (key *privateKey, kid string, err error) {
 	if _, err := decoder.Token(); err != io.EOF {
 		return nil, "", refusedKey("there is trailing data after the JWK", "give one JWK alone")
 	}
-	if _, isSet := jwk["keys"]; isSet {
+	if jwk.has("keys") {
 		return nil, "", refusedKey("it is a JWK Set", "give the one JWK in its \"keys\" that is to be imported")
 	}
 
@@ -471,39 +552,36 @@ func (j privateJWK) checkPurpose(algorithm string) error {
 }
 
 func (j privateJWK) rsa() (*privateKey, error) {
-	if _, private := j["d"]; !private {
+	if !j.has("d") {
 		return nil, refusedKey("it is a public JWK", "give the private JWK that belongs to it")
 	}
-	if _, multiPrime := j["oth"]; multiPrime {
-		return nil, refusedKey("the RSA key has more than two primes", "use a key with two primes")
+	if j.has("oth") {
+		return nil, refusedKey(notTwoPrimes, "use a key with two primes")
+	}
+	if !j.has("p", "q") {
+		return nil, refusedKey("the JWK lacks the RSA key's primes, its members \"p\" and \"q\"",
+			"export the key with all the members of RFC 7518 section 6.3.2")
 	}
 	numbers, err := j.numbers("n", "e", "d", "p", "q")
 	if err != nil {
 		return nil, err
 	}
-	n, e, d, p, q := numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
-	inconsistent := refusedKey("the members of the RSA JWK do not belong together", exportAgain)
-	if e.BitLen() > 31 || d.BitLen() > n.BitLen() {
-		return nil, inconsistent
+	e := numbers[1]
+	if e.BitLen() > 31 { // what crypto/rsa takes
+		return nil, refusedKey("the RSA key's public exponent has more than 31 bits", "use a key with exponent 65537")
 	}
-	key := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: n, E: int(e.Int64())}, D: d, Primes: []*big.Int{p, q}}
-	if err := (&privateKey{algorithmRS384, key}).checkRSA(); err != nil {
-		return nil, err
+	key := &rsa.PrivateKey{
+		PublicKey: rsa.PublicKey{N: numbers[0], E: int(e.Int64())},
+		D:         numbers[2],
+		Primes:    numbers[3:],
 	}
-	key.Precompute()
-	for name, want := range map[string]*big.Int{"dp": key.Precomputed.Dp, "dq": key.Precomputed.Dq, "qi": key.Precomputed.Qinv} {
-		if _, given := j[name]; !given {
-			continue
-		}
-		got, err := j.number(name)
-		if err != nil {
+	if j.has("dp") || j.has("dq") || j.has("qi") { // then all of them (RFC 7518 section 6.3.2)
+		if numbers, err = j.numbers("dp", "dq", "qi"); err != nil {
 			return nil, err
 		}
-		if want == nil || got.Cmp(want) != 0 {
-			return nil, inconsistent
-		}
+		key.Precomputed.Dp, key.Precomputed.Dq, key.Precomputed.Qinv = numbers[0], numbers[1], numbers[2]
 	}
-	return newPrivateKey(key)
+	return newPrivateKey(key) // checkRSA matches the numbers with each other
 }
 
 func (j privateJWK) ec() (*privateKey, error) {
@@ -512,9 +590,9 @@ func (j privateJWK) ec() (*privateKey, error) {
 		return nil, err
 	}
 	if curve != "P-384" {
-		return nil, refusedKey("the JWK's \"crv\" is not P-384", "use a key on curve P-384, the only one that ES384 signs with")
+		return nil, refusedKey("the JWK's \"crv\" is not P-384", useP384)
 	}
-	if _, private := j["d"]; !private {
+	if !j.has("d") {
 		return nil, refusedKey("it is a public JWK", "give the private JWK that belongs to it")
 	}
 	numbers, err := j.numbers("d", "x", "y")

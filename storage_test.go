@@ -193,7 +193,7 @@ func TestUnusableEntries(t *testing.T) {
 			m.plant(key, broken)
 			for _, r := range requests {
 				m.restart() // with nothing cached
-				err, status := m.failed(r.operation, r.path, r.data)
+				status, err := m.failed(r.operation, r.path, r.data)
 				if status != http.StatusInternalServerError || !strings.Contains(err.Error(), `"`+key+`" `+says) {
 					t.Errorf("%s %s with %s=%.40s failed with %d %q", r.operation, r.path, key, broken, status, err)
 				}
@@ -296,7 +296,7 @@ func TestWritesDropWhatIsCached(t *testing.T) {
 			}
 			return nil
 		})
-		if err, _ := m.failed(r.operation, r.path, r.data); err != logical.ErrReadOnly {
+		if _, err := m.failed(r.operation, r.path, r.data); err != logical.ErrReadOnly {
 			t.Errorf("%s %s failed with %v", r.operation, r.path, err)
 		}
 		if after := m.read(path)["access_token"]; after == before || after == during {
