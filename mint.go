@@ -104,7 +104,7 @@ func (c *client) assertion(now time.Time) (string, error) {
 
 // exchange asks Redox for a token. It also gives the moment before the request that succeeded.
 func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokencache.Instant, error) {
-	connection, err := b.connections.get(c.CAPEM)
+	connection, err := b.connections.get(c.CAPEM, b.now)
 	if err != nil {
 		return nil, tokencache.Instant{}, err
 	}
@@ -134,6 +134,9 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 		return nothing, logical.ErrReadOnly
 	}
 	answer, requestedAt, err := b.exchange(ctx, c)
+	if errors.Is(err, context.Canceled) {
+		return nothing, err // a change has superseded this mint, or the mount is closing: nothing failed
+	}
 	if err != nil {
 		b.Logger().Warn("minting a token failed", "role", roleName, "key", c.Key, "kid", c.version.KeyID, "error", err)
 		return nothing, err
@@ -176,13 +179,16 @@ type connections struct {
 	client *redox.Client
 }
 
-func (c *connections) get(caPEM string) (*redox.Client, error) {
+func (c *connections) get(caPEM string, now func() tokencache.Instant) (*redox.Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client != nil && c.caPEM == caPEM {
 		return c.client, nil
 	}
-	client, err := redox.NewClient(redox.Options{CAPEM: caPEM, UserAgent: userAgent()})
+	client, err := redox.NewClient(redox.Options{
+		CAPEM: caPEM, UserAgent: userAgent(),
+		Now: func() time.Time { return now().Wall },
+	})
 	if err != nil {
 		return nil, fieldError("ca_pem", "write PEM certificates to config", "the configured CA certificates can't be used")
 	}

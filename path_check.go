@@ -29,6 +29,7 @@ var checkFields = map[string]*framework.FieldSchema{
 	"cause":          {Type: framework.TypeString, Description: "What is wrong."},
 	"action":         {Type: framework.TypeString, Description: "What to do next."},
 	"http_status":    {Type: framework.TypeInt64, Description: "Status of Redox's answer, when there was one."},
+	"retry_after":    {Type: framework.TypeInt64, Description: "Seconds that Redox asks to wait, when it does."},
 	"error_code":     {Type: framework.TypeString, Description: "Redox's own error, when it gave one."},
 	"error_description": {Type: framework.TypeString,
 		Description: "Redox's own words, cleaned and cut, when it gave any."},
@@ -77,8 +78,18 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 	answer, _, err := b.exchange(ctx, c)
 	if remote := (*redox.Error)(nil); errors.As(err, &remote) {
 		learned["cause"], learned["action"] = remote.Cause, remote.Action
-		learned["http_status"] = remote.StatusCode
-		learned["error_code"], learned["error_description"] = remote.Code, remote.Description
+		if remote.StatusCode != 0 {
+			learned["http_status"] = remote.StatusCode
+		}
+		if remote.Code != "" {
+			learned["error_code"] = remote.Code
+		}
+		if remote.Description != "" {
+			learned["error_description"] = remote.Description
+		}
+		if remote.RetryAfter > 0 {
+			learned["retry_after"] = int64(remote.RetryAfter.Seconds())
+		}
 		addClockSkew(learned, remote.ClockSkew, remote.ClockSkewKnown)
 		return &logical.Response{Data: learned}, nil
 	}

@@ -49,7 +49,7 @@ type Options struct {
 	CAPEM string
 	// UserAgent is sent with each request.
 	UserAgent string
-	// Now is the clock, time.Now by default.
+	// Now is the clock that Redox's is compared with, time.Now by default.
 	Now func() time.Time
 	// Sleep waits for d or until ctx ends, whose error it then returns. It is
 	// called between two attempts.

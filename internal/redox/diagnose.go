@@ -155,7 +155,9 @@ func (e *Error) diagnoseClientError(html bool) diagnosis {
 // diagnoseEmpty is for an error without a description. Redox gives it for a
 // wrong aud, alg or jti, and for an iat outside of the past 5 minutes.
 func (e *Error) diagnoseEmpty() diagnosis {
-	const rest = "; if it stays, check audience and the key's algorithm (RS384 or ES384)"
+	const values = "check audience (leave it out so that it is token_url), jku if it is set (exactly the JWKS URL in the Redox dashboard), " +
+		"and that the public JWK in the Redox dashboard under the key's kid is the key's public_jwk, with algorithm RS384 or ES384"
+	const rest = "; if it stays, " + values
 	switch {
 	case e.ClockSkewKnown && e.ClockSkew > toleratedSkew:
 		return diagnosis{
@@ -167,12 +169,12 @@ func (e *Error) diagnoseEmpty() diagnosis {
 			"set the clock of the Vault server right (NTP); a larger clock_skew helps until then" + rest}
 	case e.ClockSkewKnown:
 		return diagnosis{
-			"Redox gave no reason, which stands for a wrong value in the assertion: its audience, algorithm or jti (the clock of the Vault server agrees with Redox's)",
-			"check audience (leave it out so that it is token_url), and that the key's algorithm is RS384 or ES384 as in the Redox dashboard; then check assertion_ttl and clock_skew"}
+			"Redox gave no reason, which stands for a wrong value in the assertion: its audience, algorithm, jti, jku or signature (the clock of the Vault server agrees with Redox's)",
+			values + "; then check assertion_ttl and clock_skew"}
 	}
 	return diagnosis{
-		"Redox gave no reason, which stands for a wrong value in the assertion (its audience, algorithm or jti) or a wrong clock",
-		"check audience (leave it out so that it is token_url), and that the key's algorithm is RS384 or ES384 as in the Redox dashboard; " + clockAction}
+		"Redox gave no reason, which stands for a wrong value in the assertion (its audience, algorithm, jti, jku or signature) or a wrong clock",
+		values + "; " + clockAction}
 }
 
 // unexpectedValueName gives X of `Unexpected X claim value`.

@@ -44,11 +44,9 @@ type Token struct {
 	TokenType   string // always "Bearer"
 	Scope       string // as granted; as asked for when the answer names none (RFC 6749 section 5.1)
 
-	// Lifetime is expires_in: more than 0, at most an hour.
+	// Lifetime is expires_in: more than 0, at most an hour. It counts from
+	// some moment after Assertion was called.
 	Lifetime time.Duration
-	// RequestedAt is the moment before the successful attempt was sent, with
-	// its monotonic reading. The lifetime counts from here.
-	RequestedAt time.Time
 	// Latency of the successful attempt.
 	Latency time.Duration
 
@@ -127,7 +125,7 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", c.userAgent)
 
-	sent := c.now()
+	sent, started := c.now(), time.Now()
 	response, err := c.transport.RoundTrip(request)
 	if err != nil {
 		return nil, c.connectionFailure(ctx, attemptCtx, endpoint, r.Timeout, err)
@@ -143,7 +141,7 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	if err != nil {
 		return nil, c.connectionFailure(ctx, attemptCtx, endpoint, r.Timeout, err)
 	}
-	latency := c.now().Sub(sent)
+	latency := time.Since(started) // by the monotonic clock, which c.now may not have
 	var answer *tokenResponse
 	if tooLarge {
 		err = errors.New("an answer larger than 64 KiB")
@@ -159,7 +157,7 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	}
 	return &Token{
 		AccessToken: answer.accessToken, TokenType: bearer, Scope: scope,
-		Lifetime: answer.lifetime, RequestedAt: sent, Latency: latency,
+		Lifetime: answer.lifetime, Latency: latency,
 		ClockSkew: skew, ClockSkewKnown: skewKnown,
 	}, nil
 }

@@ -9,6 +9,7 @@ package tokencache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -28,21 +29,26 @@ const (
 
 var (
 	// ErrClosed is returned to those who ask for a token after Close.
-	ErrClosed = errors.New("the token cache is closed")
+	ErrClosed = errors.New("the token cache is closed, as when the plugin is reloaded; try again")
 	// ErrExpired is a mint whose token had no life left when it arrived.
 	ErrExpired = errors.New("the token had expired by the time it arrived")
+
+	// errSlow is why a token under its margin is served while its mint goes on: a server that hangs must not use up
+	// the life that is left.
+	errSlow = fmt.Errorf("the server takes long, and is still waited for: %w", context.DeadlineExceeded)
 )
 
 // Options of a Cache. Mint is required.
 type Options[T any] struct {
-	// Mint makes the token of a name. Its context ends when MaxWait is over, the name is dropped or the cache is
-	// closed; it does not end when a reader gives up.
+	// Mint makes the token of a name. Its context ends a little before MaxWait is over, so that those who wait get to
+	// know its error, which says more than that the time is over; and when the name is dropped or the cache is closed.
+	// It does not end when a reader gives up.
 	Mint func(ctx context.Context, name string) (Minted[T], error)
 	// Pauses says whether a Mint error makes the cache pause before it tries again, and how long at least (what
 	// the server asked for; the cache caps it). Errors that cost the server nothing need no pause. Nil pauses
 	// after every error.
 	Pauses func(error) (pause bool, least time.Duration)
-	// MaxWait bounds a mint and the wait of a reader. Default 20 s.
+	// MaxWait bounds the wait of a reader, and so a mint. Default 20 s.
 	MaxWait time.Duration
 	// Now is the clock. Default Now.
 	Now func() Instant
@@ -141,6 +147,8 @@ type decision[T any] struct {
 	wait   *flight[T]
 	served Served[T]
 	err    error
+	// impatient, when not nil, ends the wait before the flight does.
+	impatient <-chan time.Time
 	// fallback serves what there is when the wait ends in vain.
 	fallback func(cause error) (Served[T], error)
 }
@@ -157,6 +165,8 @@ func (c *Cache[T]) await(ctx context.Context, name string, decide func(string) d
 		}
 		select {
 		case <-d.wait.done:
+		case <-d.impatient:
+			return d.fallback(errSlow)
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return d.fallback(ctx.Err())
@@ -190,12 +200,17 @@ func (c *Cache[T]) getOrMint(name string) decision[T] {
 	now := c.options.Now()
 	e := c.entry(name)
 	held := e.held
+	var impatient <-chan time.Time
 	if held != nil {
-		if left := held.remaining(now); left > held.margin() {
+		left := held.remaining(now)
+		if left > held.margin() {
 			if left <= 2*held.margin() && !e.failure.holds(now) {
 				c.launch(name, e)
 			}
 			return decision[T]{served: Served[T]{Minted: *held, Remaining: left}}
+		}
+		if left > 0 {
+			impatient = time.After(left / 2)
 		}
 	}
 	fallback := func(cause error) (Served[T], error) { return serve(held, c.options.Now(), cause, cause) }
@@ -203,7 +218,7 @@ func (c *Cache[T]) getOrMint(name string) decision[T] {
 		served, err := fallback(e.failure.err)
 		return decision[T]{served: served, err: err}
 	}
-	return decision[T]{wait: c.launch(name, e), fallback: fallback}
+	return decision[T]{wait: c.launch(name, e), impatient: impatient, fallback: fallback}
 }
 
 func (c *Cache[T]) freshOrMint(name string) decision[T] {
@@ -243,7 +258,7 @@ func (c *Cache[T]) launch(name string, e *entry[T]) *flight[T] {
 	}
 	// The flight is registered before the mint reads anything: a change that comes after its read finds and
 	// supersedes it.
-	ctx, cancel := context.WithTimeout(c.ctx, c.options.MaxWait)
+	ctx, cancel := context.WithTimeout(c.ctx, c.options.MaxWait*19/20)
 	f := &flight[T]{done: make(chan struct{}), cancel: cancel}
 	e.flight = f
 	c.evict()

@@ -249,18 +249,101 @@ func TestAReaderThatGivesUpDoesNotFailTheOthers(t *testing.T) {
 	})
 }
 
-func TestAHangingMintEndsAfterMaxWait(t *testing.T) {
+// TestAHangingMint: a mint that honors its context ends before its readers' patience does, so that they get to know
+// why; one that does not can't hold them for longer.
+func TestAHangingMint(t *testing.T) {
+	errHung := errors.New("the server did not answer")
+	for _, test := range []struct {
+		name   string
+		honors bool
+		want   error
+		after  time.Duration
+	}{
+		{"honors its context", true, errHung, 19 * time.Second},
+		{"is deaf", false, context.DeadlineExceeded, 20 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				ended := make(chan struct{})
+				f.options.Mint = func(ctx context.Context, _ string) (Minted[string], error) {
+					if test.honors {
+						<-ctx.Done()
+					} else {
+						<-ended
+					}
+					return Minted[string]{}, errHung
+				}
+				start := time.Now()
+				_, err := f.Get(context.Background(), "a")
+				if !errors.Is(err, test.want) || time.Since(start) != test.after {
+					t.Errorf("got %v after %s, want %v after %s", err, time.Since(start), test.want, test.after)
+				}
+				close(ended)
+			})
+		})
+	}
+}
+
+// TestAHangingMintDoesNotUseUpTheOldTokensLife: with ten seconds left, a reader that waited for its whole patience
+// would get nothing.
+func TestAHangingMintDoesNotUseUpTheOldTokensLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
-		f.hold()
+		f.get("a")
+		f.advance(lifetime - 10*time.Second)
+		release := f.hold()
 		start := time.Now()
-		_, err := f.Get(context.Background(), "a")
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("error %v", err)
+		s := f.get("a")
+		f.wantValue(s, "a-1")
+		if waited := time.Since(start); waited != 5*time.Second || !errors.Is(s.Stale, context.DeadlineExceeded) {
+			t.Errorf("waited %s, and Stale is %v", waited, s.Stale)
 		}
-		if waited := time.Since(start); waited != 20*time.Second {
-			t.Fatalf("waited %s, want 20s", waited)
+		release()
+		f.Wait()
+		f.wantValue(f.get("a"), "a-2") // the mint went on
+		f.wantMints(2)
+	})
+}
+
+// TestAReadersOwnDeadlineServesWhatStillLives: Vault's max_request_duration may be shorter than a mint.
+func TestAReadersOwnDeadlineServesWhatStillLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.get("a")
+		f.advance(lifetime - 25*time.Second)
+		f.hold()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		s, err := f.Get(ctx, "a")
+		if err != nil || s.Value != "a-1" || !errors.Is(s.Stale, context.DeadlineExceeded) {
+			t.Errorf("got %q (stale: %v), %v", s.Value, s.Stale, err)
 		}
+	})
+}
+
+// TestNowReadsBothClocks also tries the defaults of Options.
+func TestNowReadsBothClocks(t *testing.T) {
+	// With a monotonic reading inside, Sub would go by that. (There is none in a bubble, so this looks first.)
+	if now := Now(); now.Wall != now.Wall.Round(0) {
+		t.Error("the wall reading carries a monotonic one")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Options[string]{Mint: func(context.Context, string) (Minted[string], error) {
+			return Minted[string]{Value: "x", RequestedAt: Now(), Lifetime: lifetime, MinTTL: margin}, nil
+		}})
+		first, before := Now(), time.Now()
+		time.Sleep(time.Minute) // of the bubble's clock
+		later := Now()
+		if !first.Wall.Equal(before) || later.Wall.Sub(first.Wall) != time.Minute || later.Monotonic-first.Monotonic != time.Minute {
+			t.Errorf("a minute went from %+v to %+v", first, later)
+		}
+		s, err := c.Get(t.Context(), "a")
+		if err != nil || s.Remaining != lifetime || s.TTL() != 270 {
+			t.Errorf("got %+v, %v", s, err)
+		}
+		c.Close()
+		c.Wait()
 	})
 }
 
@@ -515,6 +598,34 @@ func TestWhoComesBackAfterTTLGetsAnotherToken(t *testing.T) {
 				t.Fatalf("life %s, age %s: the reader came back after TTL %d + 1 s and got the same token", life, age, first.TTL())
 			}
 			f.Close()
+		}
+	}
+}
+
+// TestTTLSweep is the same contract for every whole and half second of every lifetime up to ten minutes, on the
+// numbers alone: when the reader comes back, the margin has begun, under which Get serves no token but a newer one.
+func TestTTLSweep(t *testing.T) {
+	for life := time.Second; life <= 600*time.Second; life += time.Second {
+		for _, minTTL := range []time.Duration{time.Second, 7 * time.Second, 30 * time.Second, 100 * time.Second, time.Hour} {
+			margin := min(minTTL, life/4)
+			for left := life; left > 0; left -= time.Second / 2 {
+				s := Served[string]{Minted: Minted[string]{Lifetime: life, MinTTL: minTTL}, Remaining: left}
+				ttl := time.Duration(s.TTL()) * time.Second
+				if ttl < time.Second || s.RotationPeriod() < 1 {
+					t.Fatalf("life %s, min_ttl %s, left %s: TTL %s, rotation period %d", life, minTTL, left, ttl, s.RotationPeriod())
+				}
+				if left-ttl-time.Second > margin {
+					t.Fatalf("life %s, min_ttl %s, left %s: TTL %s is too short for another token", life, minTTL, left, ttl)
+				}
+				if ttl > max(time.Second, left) {
+					t.Fatalf("life %s, min_ttl %s, left %s: TTL %s is longer than the token lives", life, minTTL, left, ttl)
+				}
+				s.Stale = errBroken
+				stale := time.Duration(s.TTL()) * time.Second
+				if stale < time.Second || stale > max(time.Second, min(left, 10*time.Second)) {
+					t.Fatalf("life %s, left %s: the stale token's TTL is %s", life, left, stale)
+				}
+			}
 		}
 	}
 }
