@@ -55,6 +55,8 @@ type backend struct {
 	openKeys    openKeys
 	published   publishedSets
 	connections connections
+	learned     learnedOutcomes
+	worker      *worker
 }
 
 // Factory makes the backend of a mount. Vault also calls it just to learn the engine's version and paths, so nothing is
@@ -64,13 +66,13 @@ func Factory(ctx context.Context, c *logical.BackendConfig) (logical.Backend, er
 }
 
 func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokencache.Instant) (*backend, error) {
-	b := &backend{storage: c.StorageView, systemView: c.System, now: now, writes: newWriteLock()}
+	b := &backend{storage: c.StorageView, systemView: c.System, now: now, writes: newWriteLock(), worker: newWorker()}
 	b.tokens = tokencache.New(tokencache.Options[*token]{Mint: b.mint, Pauses: mintPauses, Now: now})
 	b.Backend = &framework.Backend{
 		Help: strings.TrimSpace(backendHelp),
 		Paths: slices.Concat(
 			[]*framework.Path{b.pathToken(), b.pathConfig()},
-			b.pathRoles(), b.pathKeys(),
+			b.pathRoles(), b.pathKeys(), b.pathKeysRotate(),
 			[]*framework.Path{b.pathKeysImport(), b.pathJWKS(), b.pathAssertion(), b.pathCheck(), b.pathInfo()},
 		),
 		PathsSpecial: &logical.Paths{
@@ -80,6 +82,8 @@ func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokenc
 		Secrets:        []*framework.Secret{b.leasedToken()},
 		BackendType:    logical.TypeLogical,
 		RunningVersion: version,
+		InitializeFunc: b.initialize,
+		PeriodicFunc:   b.periodic,
 		Invalidate:     b.invalidate,
 		Clean:          b.clean,
 	}
@@ -144,6 +148,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean ends background work. It does not wait: Vault holds a lock of every mount of the process meanwhile.
 func (b *backend) clean(context.Context) {
+	b.worker.stop()
 	b.tokens.Close()
 	b.connections.close()
 }

@@ -227,7 +227,10 @@ func TestLeasedTokenAsksForTheStateOfNow(t *testing.T) {
 
 // What writes storage is forwarded before it begins; anything else is answered where it arrives.
 func TestWritesAreForwarded(t *testing.T) {
-	writes := []string{"config", "roles/NAME", "keys/NAME", "keys/NAME/import"}
+	writes := []string{
+		"config", "roles/NAME", "keys/NAME", "keys/NAME/import",
+		"keys/NAME/rotate", "keys/NAME/activate", "keys/NAME/abandon", "keys/NAME/retire", "keys/NAME/register",
+	}
 	for _, state := range []consts.ReplicationState{
 		consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary,
 	} {
@@ -330,6 +333,7 @@ func TestPatterns(t *testing.T) {
 	matched := map[*framework.Path]bool{}
 	for _, path := range []string{
 		"config", "info", "roles", "roles/", "roles/a", "keys", "keys/", "keys/a", "keys/a/import", "keys/import",
+		"keys/a/rotate", "keys/a/activate", "keys/a/abandon", "keys/a/retire", "keys/a/register", "keys/rotate/rotate",
 		"keys/import/import", "jwks", "jwks/a", "token", "token/a", "token/config",
 		"assertion", "assertion/a", "check", "check/a",
 	} {

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/redox"
+	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
@@ -31,14 +33,37 @@ type token struct {
 
 	keyName string // whose change drops the token
 	leased  bool
+	warning string // for who reads it; empty when all is as it should be
 }
 
-// client is a role resolved to all that an assertion needs: the configuration as it is for the role, and the key.
+// client is a role resolved to all that an assertion needs: the configuration as it is for the role, the key, and which
+// of its versions is used.
 type client struct {
 	config
-	role    *role
+	role       *role
+	signingKey *signingKey
+	acceptance *rotation.Acceptance
+	generation uint64 // of the open keys, from before the key was read
+
 	version *keyVersion
-	key     *privateKey
+	key     *privateKey // the version's
+}
+
+// user is what Redox knows the client by.
+func (c *client) user() rotation.User {
+	return rotation.User{ClientID: c.ClientID, TokenURL: c.tokenURL()}
+}
+
+// order gives the versions to sign with, best first.
+func (c *client) order() []int {
+	return rotation.Order(c.signingKey.records(), c.acceptance, c.user())
+}
+
+// use makes the client sign with a version.
+func (b *backend) use(c *client, number int) (err error) {
+	c.version = c.signingKey.version(number)
+	c.key, err = b.openKeys.open(c.Key, c.version.PrivateKey, c.generation)
+	return err
 }
 
 // resolve reads what the role consists of; the empty name is the configuration alone. What is missing is a userError.
@@ -78,15 +103,17 @@ func (b *backend) resolve(ctx context.Context, storage logical.Storage, roleName
 	if k == nil {
 		return nil, fieldError("key", "create it, or name another in "+where, "the signing key %q does not exist", effective.Key)
 	}
-	version, err := k.active()
+	stored, err := b.acceptanceOf(ctx, storage, k)
 	if err != nil {
 		return nil, err
 	}
-	key, err := b.openKeys.open(effective.Key, version.PrivateKey, generation)
-	if err != nil {
-		return nil, err
+	resolved := &client{config: effective, role: r, signingKey: k, acceptance: &stored.Acceptance, generation: generation}
+	order := resolved.order()
+	if len(order) == 0 {
+		return nil, fieldError("key", "make a new version with a write to keys/"+k.name+"/rotate",
+			"the signing key %q has no version to sign with: all are destroyed", k.name)
 	}
-	return &client{config: effective, role: r, version: version, key: key}, nil
+	return resolved, b.use(resolved, order[0])
 }
 
 // assertion signs a new client assertion.
@@ -122,6 +149,50 @@ func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokenc
 	return answer, requestedAt, err
 }
 
+// exchangeInOrder asks Redox for a token with one version after the other, until Redox knows one. Only "Public key not
+// found" makes it go on: then the key was replaced at Redox, and a version that is still held may be what is there now.
+// What was learned is kept. The warning is for who uses the token.
+func (b *backend) exchangeInOrder(ctx context.Context, c *client) (answer *redox.Token, requestedAt tokencache.Instant, warning string, err error) {
+	records := c.signingKey.records()
+	wanted := rotation.Wanted(records)
+	var learned outcome
+	var refused error // of the version that was best
+	defer func() {
+		if learned.apply(records, c.user(), c.acceptance) {
+			b.learned.note(c.Key, c.user(), learned)
+			b.worker.wakeUp()
+		}
+	}()
+	for _, number := range c.order() {
+		if err := b.use(c, number); err != nil {
+			return nil, requestedAt, "", err
+		}
+		answer, requestedAt, err = b.exchange(ctx, c)
+		var remote *redox.Error
+		switch {
+		case err == nil:
+			learned.accepted, learned.acceptedTime = number, b.now().Wall
+			if refused != nil {
+				warning = fmt.Sprintf("Redox did not know the version of key %q that was to sign, so version %d with kid %s signed: "+
+					"read keys/%s for what to do", c.Key, number, c.version.KeyID, c.Key)
+				b.Logger().Warn("Redox does not know the version that was to sign, another one did", "key", c.Key,
+					"client_id", c.ClientID, "version", number, "kid", c.version.KeyID, "error", refused)
+			}
+			return answer, requestedAt, warning, nil
+		case errors.As(err, &remote) && remote.PublicKeyNotFound():
+			if refused == nil {
+				refused = err
+			}
+			if wanted != nil && number == wanted.Number {
+				learned.refused, learned.refusedTime, learned.answer = number, b.now().Wall, remote.Error()
+			}
+		default:
+			return nil, requestedAt, "", err
+		}
+	}
+	return nil, requestedAt, "", refused
+}
+
 // mint makes the token of a role, for the cache.
 func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[*token], error) {
 	nothing := tokencache.Minted[*token]{}
@@ -133,12 +204,13 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 		// A standby can't register the lease; the active node mints.
 		return nothing, logical.ErrReadOnly
 	}
-	answer, requestedAt, err := b.exchange(ctx, c)
+	best := c.version.KeyID
+	answer, requestedAt, warning, err := b.exchangeInOrder(ctx, c)
 	if errors.Is(err, context.Canceled) {
 		return nothing, err // a change has superseded this mint, or the mount is closing: nothing failed
 	}
 	if err != nil {
-		b.Logger().Warn("minting a token failed", "role", roleName, "key", c.Key, "kid", c.version.KeyID, "error", err)
+		b.Logger().Warn("minting a token failed", "role", roleName, "key", c.Key, "kid", best, "error", err)
 		return nothing, err
 	}
 	b.Logger().Debug("minted a token", "role", roleName, "key", c.Key, "kid", c.version.KeyID,
@@ -154,6 +226,7 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 			mintTime:    formatTime(requestedAt.Wall),
 			keyName:     c.Key,
 			leased:      c.role.Leased,
+			warning:     warning,
 		},
 		RequestedAt: requestedAt,
 		Lifetime:    answer.Lifetime,

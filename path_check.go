@@ -75,7 +75,7 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 		"kid":       c.version.KeyID,
 		"token_url": c.tokenURL(),
 	}
-	answer, _, err := b.exchange(ctx, c)
+	answer, _, warning, err := b.exchangeInOrder(ctx, c)
 	if remote := (*redox.Error)(nil); errors.As(err, &remote) {
 		learned["cause"], learned["action"] = remote.Cause, remote.Action
 		if remote.StatusCode != 0 {
@@ -98,12 +98,16 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 	}
 	// What was mended at Redox is no write here: this is how readers get to know of it at once.
 	b.tokens.ForgetFailure(roleName)
-	learned["ok"] = true
+	learned["ok"], learned["kid"] = true, c.version.KeyID
 	learned["latency_ms"] = answer.Latency.Milliseconds()
 	learned["token_lifetime"] = int64(answer.Lifetime.Seconds())
 	learned["scope"] = answer.Scope
 	addClockSkew(learned, answer.ClockSkew, answer.ClockSkewKnown)
-	return &logical.Response{Data: learned}, nil
+	response := &logical.Response{Data: learned}
+	if warning != "" {
+		response.AddWarning(warning)
+	}
+	return response, nil
 }
 
 func addClockSkew(learned map[string]any, skew time.Duration, known bool) {

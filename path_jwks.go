@@ -138,7 +138,7 @@ func publishedJWKs(ctx context.Context, storage logical.Storage, name string) ([
 	}
 	jwks := []*publicJWK{}
 	for i := range k.Versions {
-		if !k.Versions[i].published() {
+		if !k.Versions[i].Held() {
 			continue
 		}
 		jwk, err := k.jwk(&k.Versions[i])

@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/rotation"
 )
 
 // jwks reads a published JWK Set as anybody can, and checks what Vault needs to send it out raw.
@@ -105,9 +107,9 @@ func TestJWKSHoldsWhatRedoxMayMeet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, state := range []string{statePending, stateRetired, stateDestroyed} {
+	for i, state := range []rotation.State{rotation.Pending, rotation.Retired, rotation.Destroyed} {
 		version := k.Versions[0]
-		version.Version, version.State, version.KeyID = i+2, state, "kid-"+state
+		version.Number, version.State, version.KeyID = i+2, state, "kid-"+string(state)
 		k.Versions = append(k.Versions, version)
 	}
 	m.plant("keys/a", string(must(json.Marshal(k))))

@@ -5,15 +5,15 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/rotation"
 )
 
 const (
@@ -21,124 +21,82 @@ const (
 	defaultRSABits   = 3072
 )
 
-var rsaBitsAllowed = []int{2048, 3072, 4096}
+var rsaBitsAllowed = []any{2048, 3072, 4096}
 
-// The states of a key version, in the order of its life.
-const (
-	statePending   = "pending"
-	stateActive    = "active"
-	stateRetired   = "retired"
-	stateDestroyed = "destroyed"
-)
-
-// signingKey is a named key: a list of versions, of which one is active.
-type signingKey struct {
-	header
-
-	name            string       // not stored: the storage key has it
-	DeletionAllowed bool         `json:"deletion_allowed"`
-	Versions        []keyVersion `json:"versions"` // oldest first
+// keyRows are a key's settings. Its key pairs are no settings: they come and go with its versions.
+var keyRows = []row[signingKey]{
+	{"deletion_allowed", framework.TypeBool, "Deletion allowed",
+		"Whether the key may be deleted.",
+		func(k *signingKey) any { return &k.DeletionAllowed }},
+	{"registration", framework.TypeString, "Registration",
+		"How Redox learns of a new version's public key. manual: somebody pastes it into the Redox dashboard. jwks_url: " +
+			"Redox reads jwks/NAME. platform: the engine puts it there through Redox's Platform API.",
+		func(k *signingKey) any { return &k.Registration }},
+	{"platform_role", framework.TypeString, "Platform role",
+		"With registration=platform: name of a role whose tokens may manage API keys, which takes a user-level API key of Redox.",
+		func(k *signingKey) any { return &k.PlatformRole }},
+	{"public_jwks_url", framework.TypeString, "Public JWKS URL",
+		"With registration=jwks_url: the URL under which Redox reads the JWKS. The engine looks there whether a new key is " +
+			"served yet, before it tries it.",
+		func(k *signingKey) any { return &k.PublicJWKSURL }},
+	{"rotation_period", framework.TypeDurationSecond, "Rotation period",
+		"Make a new version by itself, this long after the last one. At least 1h. Unset: not by period.",
+		func(k *signingKey) any { return &k.RotationPeriod }},
+	{"rotation_schedule", framework.TypeString, "Rotation schedule",
+		"Make a new version by itself, at the times of this cron expression of five fields, in UTC, at least 1h apart.",
+		func(k *signingKey) any { return &k.RotationSchedule }},
+	{"rotation_window", framework.TypeDurationSecond, "Rotation window",
+		"With rotation_schedule: how long after a scheduled time a rotation may still begin; after that it waits for the next. " +
+			"At least 1h. Unset: however late.",
+		func(k *signingKey) any { return &k.RotationWindow }},
+	{"retire_grace", framework.TypeDurationSecond, "Grace period",
+		"How long a retired version is kept and published, from when it was retired or was used last. From 1h to 8760h (a year).",
+		func(k *signingKey) any { return &k.RetireGrace }},
 }
 
-// keyVersion is one key pair. Its public half stays when the private one is destroyed.
-type keyVersion struct {
-	Version       int              `json:"version"` // from 1
-	State         string           `json:"state"`
-	Algorithm     string           `json:"algorithm"`
-	KeyID         string           `json:"kid"`
-	Imported      bool             `json:"imported"`
-	PublicKey     []byte           `json:"public_key"` // PKIX DER
-	PrivateKey    sealedPrivateKey `json:"private_key"`
-	CreatedTime   time.Time        `json:"created_time"`
-	ActivatedTime time.Time        `json:"activated_time,omitzero"`
+// keyShown is what is shown of a key besides its settings.
+var keyShown = map[string]*framework.FieldSchema{
+	"name":               answerField(framework.TypeString, "Name of the key."),
+	"algorithm":          answerField(framework.TypeString, "Algorithm of the active version."),
+	"kid":                answerField(framework.TypeString, "Key ID of the active version, as Redox must know it."),
+	"created_time":       answerField(framework.TypeString, "When the active version was made or imported."),
+	"public_jwk":         answerField(framework.TypeString, "Public JWK of the active version on one line, to paste into the Redox dashboard."),
+	"public_pem":         answerField(framework.TypeString, "Public key of the active version as PEM."),
+	"pending_kid":        answerField(framework.TypeString, "Key ID of the pending version, if there is one."),
+	"pending_public_jwk": answerField(framework.TypeString, "Public JWK of the pending version, if there is one."),
+	"next_step":          answerField(framework.TypeString, "What you have to do, if anything, so that a rotation goes on."),
+	"next_rotation_time": answerField(framework.TypeString, "When a new version will be made by itself, if it will."),
+	"versions":           answerField(framework.TypeMap, "By version number: state, algorithm, kid, times, whether imported, public_jwk."),
+	"registrations":      answerField(framework.TypeSlice, "With registration=platform: where each public key is registered, or why not."),
+	"users": answerField(framework.TypeSlice, "The client IDs that Redox has accepted the key from: which version, since when, "+
+		"and what came of trying the next one."),
 }
 
-// active gives the version that signs.
-func (k *signingKey) active() (*keyVersion, error) {
-	for i := range k.Versions {
-		if k.Versions[i].State == stateActive {
-			return &k.Versions[i], nil
-		}
+func keyShownFields() map[string]*framework.FieldSchema {
+	shown := responseFields(rowSchemas(keyRows, &signingKey{}))
+	for name, schema := range keyShown {
+		shown[name] = schema
 	}
-	return nil, &unusableEntry{keysStoragePrefix + k.name, "has no active version; restore it from a snapshot of Vault"}
-}
-
-// jwk gives a version's public JWK.
-func (k *signingKey) jwk(v *keyVersion) (*publicJWK, error) {
-	public, err := x509.ParsePKIXPublicKey(v.PublicKey)
-	if err != nil {
-		return nil, unreadableEntry(keysStoragePrefix + k.name)
-	}
-	jwk, err := newPublicJWK(public, v.KeyID)
-	if err != nil {
-		return nil, unreadableEntry(keysStoragePrefix + k.name)
-	}
-	return jwk, nil
-}
-
-// published says whether the version belongs into the JWKS: Redox may have to verify with it.
-func (v *keyVersion) published() bool {
-	return v.State == statePending || v.State == stateActive || v.State == stateRetired
-}
-
-// newKeyVersion records a key pair as the first version, active at once. An empty kid stands for the thumbprint.
-func newKeyVersion(key *privateKey, kid string, imported bool, now time.Time) (*keyVersion, error) {
-	jwk, err := newPublicJWK(key.public(), kid)
-	if err != nil {
-		return nil, err
-	}
-	public, err := x509.MarshalPKIXPublicKey(key.public())
-	if err != nil {
-		return nil, errors.New("the public key can't be encoded")
-	}
-	private, err := key.seal()
-	if err != nil {
-		return nil, err
-	}
-	return &keyVersion{
-		Version: 1, State: stateActive, Algorithm: key.algorithm, KeyID: jwk.KeyID, Imported: imported,
-		PublicKey: public, PrivateKey: private, CreatedTime: now.UTC(), ActivatedTime: now.UTC(),
-	}, nil
-}
-
-// loadKey reads a signing key, nil when there is none.
-func loadKey(ctx context.Context, storage logical.Storage, name string) (*signingKey, error) {
-	if err := checkName("name", name); err != nil {
-		return nil, err
-	}
-	k := &signingKey{name: name}
-	found, err := readEntry(ctx, storage, keysStoragePrefix+name, k)
-	if err != nil || !found {
-		return nil, err
-	}
-	return k, nil
-}
-
-// requireKey refuses a reference to a key that does not exist. The empty name refers to none.
-func requireKey(ctx context.Context, storage logical.Storage, name string) error {
-	if name == "" {
-		return nil
-	}
-	k, err := loadKey(ctx, storage, name)
-	if err == nil && k == nil {
-		err = fieldError("key", "create it first with a write to keys/"+name, "there is no signing key named %q", name)
-	}
-	return err
-}
-
-var keyShownFields = map[string]*framework.FieldSchema{
-	"name":             answerField(framework.TypeString, "Name of the key."),
-	"algorithm":        answerField(framework.TypeString, "Algorithm of the active version."),
-	"kid":              answerField(framework.TypeString, "Key ID of the active version, as Redox must know it."),
-	"created_time":     answerField(framework.TypeTime, "When the active version was made or imported."),
-	"public_jwk":       answerField(framework.TypeString, "Public JWK of the active version on one line, to paste into the Redox dashboard."),
-	"public_pem":       answerField(framework.TypeString, "Public key of the active version as PEM."),
-	"deletion_allowed": answerField(framework.TypeBool, "Whether the key may be deleted."),
-	"versions":         answerField(framework.TypeMap, "By version number: state, algorithm, kid, times, whether imported, public_jwk."),
+	return shown
 }
 
 func (b *backend) pathKeys() []*framework.Path {
-	shown := ok("The key's public half.", keyShownFields)
+	shown := ok("The key's public half.", keyShownFields())
+	fields := rowSchemas(keyRows, defaultKey())
+	for name, schema := range map[string]*framework.FieldSchema{
+		"name": nameField("Name of the key."),
+		"algorithm": {Type: framework.TypeString, Default: defaultAlgorithm, AllowedValues: []any{algorithmRS384, algorithmES384},
+			Description:  "Signature algorithm: RS384 or ES384, the two that Redox accepts. Default: RS384. Can't be changed later.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Algorithm"}},
+		"rsa_bits": {Type: framework.TypeInt, Default: defaultRSABits, AllowedValues: rsaBitsAllowed,
+			Description:  "Size of an RS384 key: 2048, 3072 or 4096. Default: 3072. Can't be changed later.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "RSA bits"}},
+		"kid": {Type: framework.TypeString,
+			Description:  "Key ID under which Redox will know the public key. Default: its RFC 7638 thumbprint. Can't be changed later.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"}},
+	} {
+		fields[name] = schema
+	}
 	return []*framework.Path{
 		{
 			Pattern:      "keys/?$",
@@ -150,22 +108,8 @@ func (b *backend) pathKeys() []*framework.Path {
 			HelpDescription: "Lists the names of all signing keys.",
 		},
 		{
-			Pattern: "keys/" + framework.GenericNameRegex("name"),
-			Fields: map[string]*framework.FieldSchema{
-				"name": nameField("Name of the key."),
-				"algorithm": {Type: framework.TypeString, Default: defaultAlgorithm, AllowedValues: []any{algorithmRS384, algorithmES384},
-					Description:  "Signature algorithm: RS384 or ES384, the two that Redox accepts. Can't be changed later.",
-					DisplayAttrs: &framework.DisplayAttributes{Name: "Algorithm"}},
-				"rsa_bits": {Type: framework.TypeInt, Default: defaultRSABits, AllowedValues: []any{2048, 3072, 4096},
-					Description:  "Size of an RS384 key: 2048, 3072 or 4096. Can't be changed later.",
-					DisplayAttrs: &framework.DisplayAttributes{Name: "RSA bits"}},
-				"kid": {Type: framework.TypeString,
-					Description:  "Key ID under which Redox will know the public key. Default: its RFC 7638 thumbprint. Can't be changed later.",
-					DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"}},
-				"deletion_allowed": {Type: framework.TypeBool,
-					Description:  "Whether the key may be deleted. Default: false.",
-					DisplayAttrs: &framework.DisplayAttributes{Name: "Deletion allowed"}},
-			},
+			Pattern:        "keys/" + framework.GenericNameRegex("name"),
+			Fields:         fields,
 			ExistenceCheck: b.keyExists,
 			DisplayAttrs:   display("key"),
 			Operations: map[logical.Operation]framework.OperationHandler{
@@ -183,9 +127,10 @@ for example what this prints:
 
     vault read -field=public_jwk redox/keys/NAME
 
-Writing a key that exists never makes a new key pair. To bring a key that exists
-elsewhere, see keys/NAME/import. A key is deleted only with
-deletion_allowed=true, and not while the configuration or a role uses it.
+Writing a key that exists changes its settings and never makes a new key pair:
+that is what keys/NAME/rotate is for. To bring a key that exists elsewhere, see
+keys/NAME/import. A key is deleted only with deletion_allowed=true, and not while
+the configuration or a role uses it.
 `,
 		},
 	}
@@ -209,18 +154,18 @@ func (b *backend) keyRead(ctx context.Context, req *logical.Request, data *frame
 	if err != nil || k == nil {
 		return nil, err
 	}
-	return k.show()
-}
-
-// show answers with the public side of a key.
-func (k *signingKey) show() (*logical.Response, error) {
-	active, err := k.active()
+	stored, err := b.acceptanceOf(ctx, req.Storage, k)
 	if err != nil {
 		return nil, err
 	}
-	jwk, err := k.jwk(active)
-	if err != nil {
-		return nil, err
+	return showKey(k, stored)
+}
+
+// showKey answers with the public side of a key and what Redox has accepted of it.
+func showKey(k *signingKey, stored *storedAcceptance) (*logical.Response, error) {
+	data := showRows(keyRows, k)
+	for name := range keyShown {
+		data[name] = ""
 	}
 	versions := make(map[string]any, len(k.Versions))
 	for i := range k.Versions {
@@ -229,30 +174,75 @@ func (k *signingKey) show() (*logical.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		versions[strconv.Itoa(v.Version)] = map[string]any{
-			"state":          v.State,
-			"algorithm":      v.Algorithm,
-			"kid":            v.KeyID,
-			"imported":       v.Imported,
-			"created_time":   formatTime(v.CreatedTime),
-			"activated_time": formatTime(v.ActivatedTime),
-			"public_jwk":     jwk.compact(),
+		switch v.State {
+		case rotation.Active:
+			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KeyID, jwk.compact()
+			data["created_time"] = formatTime(v.CreatedTime)
+			data["public_pem"] = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: v.PublicKey}))
+		case rotation.Pending:
+			data["pending_kid"], data["pending_public_jwk"] = v.KeyID, jwk.compact()
 		}
+		versions[strconv.Itoa(v.Number)] = showVersion(v, jwk)
 	}
-	return &logical.Response{Data: map[string]any{
-		"name":             k.name,
-		"algorithm":        active.Algorithm,
-		"kid":              active.KeyID,
-		"created_time":     formatTime(active.CreatedTime),
-		"public_jwk":       jwk.compact(),
-		"public_pem":       string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: active.PublicKey})),
-		"deletion_allowed": k.DeletionAllowed,
-		"versions":         versions,
-	}}, nil
+	data["name"], data["versions"] = k.name, versions
+	data["users"] = showUsers(k, &stored.Acceptance)
+	data["registrations"] = showRegistrations(stored.Registrations)
+	data["next_step"] = nextStep(k, stored)
+	data["next_rotation_time"] = formatTime(k.NextRotationTime)
+	return &logical.Response{Data: data}, nil
 }
 
-// formatTime writes a time as RFC 3339 in UTC, to the second.
-func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// showVersion has the times that are known.
+func showVersion(v *keyVersion, jwk *publicJWK) map[string]any {
+	shown := map[string]any{
+		"state":        string(v.State),
+		"algorithm":    v.Algorithm,
+		"kid":          v.KeyID,
+		"imported":     v.Imported,
+		"forced":       v.Forced,
+		"compromised":  v.Compromised,
+		"created_time": formatTime(v.CreatedTime),
+		"public_jwk":   jwk.compact(),
+	}
+	for name, moment := range map[string]time.Time{
+		"activated_time": v.ActivatedTime, "retired_time": v.RetiredTime, "destroyed_time": v.DestroyedTime,
+	} {
+		if !moment.IsZero() {
+			shown[name] = formatTime(moment)
+		}
+	}
+	return shown
+}
+
+// showUsers tells of each user which version signs for it, and how far the next one is.
+func showUsers(k *signingKey, acceptance *rotation.Acceptance) []any {
+	users := []any{}
+	for _, standing := range acceptance.Standings {
+		user := map[string]any{
+			"client_id":        standing.ClientID,
+			"token_url":        standing.TokenURL,
+			"accepted_version": standing.Accepted,
+			"accepted_time":    formatTime(standing.AcceptedTime),
+		}
+		if v := k.version(standing.Accepted); v != nil {
+			user["accepted_kid"] = v.KeyID
+		}
+		if trial := standing.Trial; trial != nil {
+			user["refused_version"], user["refused_since"] = trial.Version, formatTime(trial.FirstTime)
+			user["last_tried_time"], user["last_answer"] = formatTime(trial.LastTime), trial.Answer
+		}
+		users = append(users, user)
+	}
+	return users
+}
+
+// formatTime writes a time as RFC 3339 in UTC, to the second, and no time as nothing.
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
 
 func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
@@ -263,7 +253,7 @@ func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *fram
 	var generated *keyVersion
 	if k == nil {
 		// Before the lock: an RSA key takes a while, and nobody need wait for it.
-		if generated, err = b.generateVersion(data); err != nil {
+		if generated, err = b.generateVersion(data, defaultAlgorithm, defaultRSABits); err != nil {
 			return nil, err
 		}
 	}
@@ -277,46 +267,82 @@ func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *fram
 	if err != nil {
 		return nil, err
 	}
+	created := k == nil
 	switch {
-	case k == nil && generated == nil:
+	case created && generated == nil:
 		return nil, fieldError("name", "write it once more to create it", "the key was deleted at the same moment")
-	case k == nil:
-		if err := requireFreeKeyID(ctx, req.Storage, generated.KeyID); err != nil {
-			return nil, err
-		}
-		k = &signingKey{name: name, Versions: []keyVersion{*generated}}
+	case created:
+		k = defaultKey()
+		k.name = name
 	default:
 		if err := k.refuseChange(data); err != nil {
 			return nil, err
 		}
 	}
-	if allowed, named := data.GetOk("deletion_allowed"); named {
-		k.DeletionAllowed, _ = allowed.(bool)
-	}
-	return b.storeKey(ctx, req.Storage, k)
-}
-
-// storeKey writes the key and answers with its public side. The caller holds the write lock.
-func (b *backend) storeKey(ctx context.Context, storage logical.Storage, k *signingKey) (*logical.Response, error) {
-	defer b.keyChanged(k.name)
-	if err := writeEntry(ctx, storage, keysStoragePrefix+k.name, k); err != nil {
+	before := k.rotationTimes()
+	if err := applyRows(keyRows, data, k, defaultKey()); err != nil {
 		return nil, err
 	}
-	return k.show()
+	if err := b.validateKey(ctx, req.Storage, k); err != nil {
+		return nil, err
+	}
+	if created {
+		return b.storeNewVersion(ctx, req.Storage, k, generated, "created by an operator")
+	}
+	if k.rotationTimes() != before {
+		k.scheduleRotation(b.now().Wall)
+	}
+	stored, err := b.acceptanceOf(ctx, req.Storage, k)
+	if err != nil {
+		return nil, err
+	}
+	defer b.keyChanged(name) // also after a failed Put: it may have been carried out
+	if err := writeEntry(ctx, req.Storage, keysStoragePrefix+name, k); err != nil {
+		return nil, err
+	}
+	return showKey(k, stored)
 }
 
-// generateVersion makes the key pair that the request describes.
-func (b *backend) generateVersion(data *framework.FieldData) (*keyVersion, error) {
-	algorithm, _ := data.Get("algorithm").(string)
+// storeNewVersion adds a version to a key and stores both. The caller holds the write lock.
+func (b *backend) storeNewVersion(ctx context.Context, storage logical.Storage, k *signingKey, v *keyVersion, cause string) (*logical.Response, error) {
+	if err := requireFreeKeyID(ctx, storage, v.KeyID); err != nil {
+		return nil, err
+	}
+	transition, err := k.add(v, cause)
+	if err != nil {
+		return nil, explain(k, err)
+	}
+	k.scheduleRotation(b.now().Wall)
+	stored, err := b.acceptanceOf(ctx, storage, k)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.storeTransitions(ctx, storage, k, []rotation.Transition{transition}); err != nil {
+		return nil, err
+	}
+	return showKey(k, stored)
+}
+
+// generateVersion makes the key pair that the request describes, with defaults for what it leaves open. Zero bits
+// stand for the default of all keys.
+func (b *backend) generateVersion(data *framework.FieldData, algorithm string, bits int) (*keyVersion, error) {
+	if named, _ := data.Get("algorithm").(string); data.Raw["algorithm"] != nil {
+		algorithm = named
+	}
 	if !slices.Contains(algorithms, algorithm) {
 		return nil, fieldError("algorithm", "give RS384 or ES384", "the value is not an algorithm that Redox accepts")
 	}
-	bits, _ := data.Get("rsa_bits").(int)
-	if _, named := data.GetOk("rsa_bits"); named && algorithm != algorithmRS384 {
-		return nil, fieldError("rsa_bits", "leave it out", "it is for RS384 keys only")
+	if named, _ := data.Get("rsa_bits").(int); data.Raw["rsa_bits"] != nil {
+		if algorithm != algorithmRS384 {
+			return nil, fieldError("rsa_bits", "leave it out", "it is for RS384 keys only")
+		}
+		if !slices.Contains(rsaBitsAllowed, any(named)) {
+			return nil, fieldError("rsa_bits", "give 2048, 3072 or 4096", "the size is not one of those offered")
+		}
+		bits = named
 	}
-	if !slices.Contains(rsaBitsAllowed, bits) {
-		return nil, fieldError("rsa_bits", "give 2048, 3072 or 4096", "the size is not one of those offered")
+	if bits == 0 {
+		bits = defaultRSABits
 	}
 	kid, _ := data.Get("kid").(string)
 	if err := checkText("kid", kid); err != nil {
@@ -331,53 +357,47 @@ func (b *backend) generateVersion(data *framework.FieldData) (*keyVersion, error
 
 // refuseChange refuses a write that asks for another key pair than the one that is there.
 func (k *signingKey) refuseChange(data *framework.FieldData) error {
-	active, err := k.active()
-	if err != nil {
-		return err
+	wayOut := "leave the field out, or make a new version with keys/" + k.name + "/rotate"
+	newest := k.newest()
+	if algorithm := data.Raw["algorithm"]; algorithm != nil && data.Get("algorithm") != newest.Algorithm {
+		return fieldError("algorithm", wayOut, "this key exists and is %s; writing it never makes a new key pair", newest.Algorithm)
 	}
-	const wayOut = "leave the field out, or create a key under another name"
-	if algorithm, named := data.GetOk("algorithm"); named && algorithm != active.Algorithm {
-		return fieldError("algorithm", wayOut, "this key exists and is %s; writing it never makes a new key pair", active.Algorithm)
+	if kid, _ := data.Get("kid").(string); kid != "" && kid != newest.KeyID {
+		return fieldError("kid", wayOut, "this key exists and its kid is %q; writing it never changes that", newest.KeyID)
 	}
-	if kid, _ := data.Get("kid").(string); kid != "" && kid != active.KeyID {
-		return fieldError("kid", wayOut, "this key exists and its kid is %q; writing it never changes that", active.KeyID)
-	}
-	if bits, named := data.GetOk("rsa_bits"); named && bits != active.rsaBits() {
+	if bits := data.Raw["rsa_bits"]; bits != nil && data.Get("rsa_bits") != newest.rsaBits() {
 		return fieldError("rsa_bits", wayOut, "this key exists with another size; writing it never makes a new key pair")
 	}
 	return nil
 }
 
-// rsaBits is the size of the modulus, 0 for EC keys.
-func (v *keyVersion) rsaBits() int {
-	public, err := x509.ParsePKIXPublicKey(v.PublicKey)
-	if err != nil {
-		return 0
-	}
-	return rsaSize(public)
-}
-
-// requireFreeKeyID refuses a kid that a key of this mount has: Redox tells keys apart by it.
-func requireFreeKeyID(ctx context.Context, storage logical.Storage, kid string) error {
-	names, err := storage.List(ctx, keysStoragePrefix)
-	if err != nil {
+// validateKey checks a key's settings.
+func (b *backend) validateKey(ctx context.Context, storage logical.Storage, k *signingKey) error {
+	if err := firstError(
+		checkReference("platform_role", k.PlatformRole),
+		checkURL("public_jwks_url", k.PublicJWKSURL, queryAllowed),
+		checkRange("retire_grace", k.RetireGrace, time.Hour, 365*24*time.Hour),
+		k.checkRotationTimes(b.now().Wall),
+	); err != nil {
 		return err
 	}
-	for _, name := range names {
-		k, err := loadKey(ctx, storage, name)
-		if err != nil {
-			return err
+	switch k.Registration {
+	case registrationManual, registrationJWKSURL:
+	case registrationPlatform:
+		if k.PlatformRole == "" {
+			return fieldError("platform_role", "name a role whose tokens may manage API keys", "registration=platform needs it")
 		}
-		if k == nil {
-			continue
-		}
-		for _, v := range k.Versions {
-			if v.KeyID == kid {
-				return fieldError("kid", "give another kid", "key %q has this kid", name)
-			}
-		}
+	default:
+		return fieldError("registration", "give manual, jwks_url or platform", "the value is not a way of registration")
 	}
-	return nil
+	if k.PlatformRole == "" {
+		return nil
+	}
+	r, err := loadRole(ctx, storage, k.PlatformRole)
+	if err == nil && r == nil {
+		err = fieldError("platform_role", "create it first with a write to roles/"+k.PlatformRole, "there is no role named %q", k.PlatformRole)
+	}
+	return err
 }
 
 func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -403,6 +423,11 @@ func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *fra
 		return nil, fieldError("name", "give them another key first", "key %q is used by %s", name, someOf(users))
 	}
 	defer b.keyChanged(name)
+	// What was accepted goes first: without its key it would be taken for that of a later key of this name.
+	if err := req.Storage.Delete(ctx, acceptanceStoragePrefix+name); err != nil {
+		return nil, err
+	}
+	b.learned.take(name)
 	return nil, req.Storage.Delete(ctx, keysStoragePrefix+name)
 }
 
@@ -432,9 +457,21 @@ func usersOfKey(ctx context.Context, storage logical.Storage, name string) ([]st
 	return users, nil
 }
 
-// keyChanged forgets what was derived from the key.
-func (b *backend) keyChanged(name string) {
-	b.published.drop()
-	b.openKeys.forget(name)
-	b.tokens.DropFunc(func(t *token) bool { return t.keyName == name })
+// keysRegisteredBy names the keys that are registered with the tokens of a role.
+func keysRegisteredBy(ctx context.Context, storage logical.Storage, role string) ([]string, error) {
+	names, err := storage.List(ctx, keysStoragePrefix)
+	if err != nil {
+		return nil, err
+	}
+	var managed []string
+	for _, name := range names {
+		k, err := loadKey(ctx, storage, name)
+		if err != nil {
+			return nil, err
+		}
+		if k != nil && k.PlatformRole == role {
+			managed = append(managed, keysStoragePrefix+name)
+		}
+	}
+	return managed, nil
 }

@@ -33,12 +33,13 @@ func (b *backend) pathKeysImport() *framework.Path {
 		// No ExistenceCheck: it would run, and its errors be logged, before the input has been looked at here.
 		DisplayAttrs: display("key"),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: importing(b.keyImport, ok("The key's public half.", keyShownFields)),
+			logical.UpdateOperation: importing(b.keyImport, ok("The key's public half.", keyShownFields())),
 		},
 		HelpSynopsis: "Bring a private key that was made elsewhere.",
 		HelpDescription: `
 Creates a signing key from a private key that exists already, such as the one the
-Redox dashboard generates for download:
+Redox dashboard generates for download; or, where there is a key of that name,
+adds it as the pending version, as keys/NAME/rotate does with a generated one:
 
     vault write redox/keys/NAME/import private_key=@key.json
 
@@ -94,19 +95,18 @@ func (b *backend) keyImport(ctx context.Context, req *logical.Request, data *fra
 		return nil, err
 	}
 	defer unlock()
-	existing, err := loadKey(ctx, req.Storage, name)
+	k, err := loadKey(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
-	if existing != nil {
-		return nil, fieldError("name", "import under another name", "there is a key named %q already, and an import never replaces it", name)
+	if k == nil {
+		k = defaultKey()
+		k.name = name
 	}
-	if err := requireFreeKeyID(ctx, req.Storage, version.KeyID); err != nil {
-		return nil, err
+	if allowed, _ := data.Get("deletion_allowed").(bool); data.Raw["deletion_allowed"] != nil {
+		k.DeletionAllowed = allowed
 	}
-	k := &signingKey{name: name, Versions: []keyVersion{*version}}
-	k.DeletionAllowed, _ = data.Get("deletion_allowed").(bool)
-	response, err := b.storeKey(ctx, req.Storage, k)
+	response, err := b.storeNewVersion(ctx, req.Storage, k, version, "imported by an operator")
 	if err != nil {
 		return nil, err
 	}

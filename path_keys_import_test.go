@@ -236,17 +236,17 @@ func TestImportSettings(t *testing.T) {
 	}
 }
 
-// An import never replaces a key: what Redox knows by its kid would be lost.
+// An import never replaces a key: it adds a pending version, and only one.
 func TestImportOntoAnExistingKey(t *testing.T) {
 	m := newMount(t)
 	m.createEC("main")
-	input := fields{"private_key": pkcs8Text(outsideEC())}
-	if err := m.scanner.AddKey("refused", outsideEC()); err != nil {
-		t.Fatal(err)
+	before := m.read("keys/main")
+	answer := m.write("keys/main/import", fields{"private_key": pkcs8Text(outsideEC()), "kid": "imported"})
+	if answer["kid"] != before["kid"] || answer["pending_kid"] != "imported" {
+		t.Errorf("active is %v, pending %v", answer["kid"], answer["pending_kid"])
 	}
-	m.refusedWith(logical.UpdateOperation, "keys/main/import", input, "name: ", `"main"`, "never replaces", "another name")
-	m.write("keys/other/import", input)
-	m.refusedWith(logical.UpdateOperation, "keys/other/import", input, "name: ", `"other"`)
+	again := fields{"private_key": pkcs8Text(outsideEC()), "kid": "again"}
+	m.refusedWith(logical.UpdateOperation, "keys/main/import", again, "name: ", "pending version", "activate", "abandon")
 }
 
 // refusable gives keys that can't be imported, and texts that are none. Making them takes a while.

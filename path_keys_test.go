@@ -93,8 +93,12 @@ func TestKeyGeneration(t *testing.T) {
 			want := fields{
 				"name": "main", "algorithm": test.algorithm, "kid": kid, "created_time": created, "deletion_allowed": false,
 				"public_jwk": answer["public_jwk"], "public_pem": answer["public_pem"],
+				"pending_kid": "", "pending_public_jwk": "", "next_step": "", "next_rotation_time": "",
+				"registration": "manual", "platform_role": "", "public_jwks_url": "", "retire_grace": 86400,
+				"rotation_period": 0, "rotation_schedule": "", "rotation_window": 0,
+				"users": []any{}, "registrations": []any{},
 				"versions": fields{"1": fields{
-					"state": "active", "algorithm": test.algorithm, "kid": kid, "imported": false,
+					"state": "active", "algorithm": test.algorithm, "kid": kid, "imported": false, "forced": false, "compromised": false,
 					"created_time": created, "activated_time": created, "public_jwk": answer["public_jwk"],
 				}},
 			}
@@ -201,16 +205,16 @@ func TestKeyRewrite(t *testing.T) {
 		"empty kid":      {fields{"algorithm": "ES384", "kid": "k"}, fields{"kid": ""}, nil},
 		"settings":       {fields{"algorithm": "ES384"}, fields{"deletion_allowed": true}, nil},
 		"another algorithm": {fields{"algorithm": "ES384"}, fields{"algorithm": "RS384"},
-			[]string{"algorithm: ", "is ES384", "another name"}},
+			[]string{"algorithm: ", "is ES384", "keys/main/rotate"}},
 		"an unknown algorithm": {fields{"algorithm": "ES384"}, fields{"algorithm": "RS256"},
 			[]string{"algorithm: ", "is ES384"}},
 		"another size": {fields{"rsa_bits": 2048}, fields{"rsa_bits": 4096},
-			[]string{"rsa_bits: ", "another size", "another name"}},
+			[]string{"rsa_bits: ", "another size", "keys/main/rotate"}},
 		"the default's size": {fields{"rsa_bits": 2048}, fields{"rsa_bits": 3072},
 			[]string{"rsa_bits: ", "another size"}},
 		"a size for ES384": {fields{"algorithm": "ES384"}, fields{"rsa_bits": 3072}, []string{"rsa_bits: "}},
 		"another kid": {fields{"algorithm": "ES384", "kid": "k"}, fields{"kid": "l"},
-			[]string{"kid: ", `"k"`, "another name"}},
+			[]string{"kid: ", `"k"`, "keys/main/rotate"}},
 		"settings and another kid": {fields{"algorithm": "ES384"}, fields{"kid": "l", "deletion_allowed": true},
 			[]string{"kid: "}},
 	}
@@ -425,7 +429,7 @@ func TestUnusableKeyIsLeftAlone(t *testing.T) {
 	for name, test := range map[string]struct{ entry, want string }{
 		"unreadable": {"{", "restore it from a snapshot"},
 		"newer":      {`{"schema_version": 99}`, "written by a newer version"},
-		"no version": {`{"schema_version": 1, "deletion_allowed": false}`, "no active version"},
+		"no version": {`{"schema_version": 1, "deletion_allowed": false}`, "restore it from a snapshot"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)

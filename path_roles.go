@@ -195,6 +195,13 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 	if r, err := loadRole(ctx, req.Storage, name); err != nil || r == nil {
 		return nil, err
 	}
+	managed, err := keysRegisteredBy(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(managed) > 0 {
+		return nil, fieldError("name", "name another role there first", "role %q is the platform_role of %s", name, someOf(managed))
+	}
 	defer b.roleChanged(name)
 	return nil, req.Storage.Delete(ctx, rolesStoragePrefix+name)
 }

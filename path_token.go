@@ -97,6 +97,9 @@ func (b *backend) tokenResponse(served tokencache.Served[*token], err error) (*l
 		response.Secret.TTL = time.Duration(ttl) * time.Second
 		response.Secret.MaxTTL = response.Secret.TTL
 	}
+	if t.warning != "" {
+		response.AddWarning(t.warning)
+	}
 	if served.Stale != nil {
 		response.AddWarning(fmt.Sprintf("This token ends in %d seconds and getting a newer one failed: %s",
 			int(served.Remaining.Seconds()), served.Stale))

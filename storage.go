@@ -14,11 +14,13 @@ import (
 
 // Where things are stored. A prefix is spelled with its slash, which seal wrap needs to match what is below it.
 const (
-	configStorageKey     = "config"
-	rolesStoragePrefix   = "roles/"
-	keysStoragePrefix    = "keys/"
-	wrappingKeyStorage   = "wrapping_key" // for the import of wrapped keys
-	storageSchemaVersion = 1
+	configStorageKey   = "config"
+	rolesStoragePrefix = "roles/"
+	keysStoragePrefix  = "keys/"
+	wrappingKeyStorage = "wrapping_key" // for the import of wrapped keys
+	// acceptanceStoragePrefix is apart from the keys: it changes with mints, and needs no seal wrap.
+	acceptanceStoragePrefix = "acceptance/"
+	storageSchemaVersion    = 1
 )
 
 // mostNameLength keeps names well under what storage backends take for a path.

@@ -88,18 +88,18 @@ var statusDiagnoses = map[int]diagnosis{
 }
 
 // refusal makes the Error for any answer but a 200.
-func refusal(endpoint *url.URL, response *http.Response, body []byte, now time.Time, skew time.Duration, skewKnown bool) *Error {
-	status := response.StatusCode
-	if sent, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+func refusal(endpoint *url.URL, got *reply) *Error {
+	status, header, now := got.status(), got.response.Header, got.received
+	if sent, err := http.ParseTime(header.Get("Date")); err == nil {
 		now = sent // a Retry-After date is by the same clock
 	}
 	e := &Error{
 		StatusCode: status,
-		RetryAfter: parseRetryAfter(response.Header.Get("Retry-After"), now),
-		ClockSkew:  skew, ClockSkewKnown: skewKnown,
+		RetryAfter: parseRetryAfter(header.Get("Retry-After"), now),
+		ClockSkew:  got.skew, ClockSkewKnown: got.skewKnown,
 		retryable: retryableStatus(status),
 	}
-	e.Code, e.Description = parseErrorResponse(body)
+	e.Code, e.Description = parseErrorResponse(got.body)
 	var d diagnosis
 	switch {
 	case status < 300:
@@ -116,7 +116,7 @@ func refusal(endpoint *url.URL, response *http.Response, body []byte, now time.T
 		if status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
 			e.Kind = Unavailable
 		}
-		d = e.diagnoseClientError(looksLikeHTML(body))
+		d = e.diagnoseClientError(looksLikeHTML(got.body))
 	}
 	e.Cause, e.Action = d.cause, d.action
 	return e
@@ -189,14 +189,14 @@ func unexpectedValueName(description string) (string, bool) {
 
 // invalidResponse makes the Error for a 200 that holds no token; problem is
 // what it holds instead.
-func invalidResponse(endpoint *url.URL, status int, body []byte, problem error, skew time.Duration, skewKnown bool) *Error {
+func invalidResponse(endpoint *url.URL, got *reply, problem error) *Error {
 	e := &Error{
-		Kind: InvalidResponse, StatusCode: status,
+		Kind: InvalidResponse, StatusCode: got.status(),
 		Cause:     fmt.Sprintf("%s answered the token request with %s", endpoint.Host, problem),
 		Action:    rightTokenURL + "; then look at any proxy between Vault and Redox",
-		ClockSkew: skew, ClockSkewKnown: skewKnown,
+		ClockSkew: got.skew, ClockSkewKnown: got.skewKnown,
 	}
-	e.Code, e.Description = parseErrorResponse(body)
+	e.Code, e.Description = parseErrorResponse(got.body)
 	return e
 }
 

@@ -222,8 +222,9 @@ func FuzzErrorResponse(f *testing.F) {
 			return // net/http lets no other status through; 200 is no refusal
 		}
 		header := http.Header{"Date": {date}, "Retry-After": {retryAfter}}
-		skew, known := clockSkew(date, now, now)
-		e := refusal(endpoint, &http.Response{StatusCode: status, Header: header}, body, now, skew, known)
+		got := &reply{response: &http.Response{StatusCode: status, Header: header}, body: body, received: now}
+		got.skew, got.skewKnown = clockSkew(date, now, now)
+		e := refusal(endpoint, got)
 		checkErrorText(t, e.Error())
 		if e.Kind < Refused || e.Kind > InvalidResponse || e.Cause == "" || e.Action == "" {
 			t.Errorf("status %d has no diagnosis: %+v", status, e)

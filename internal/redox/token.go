@@ -7,10 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 )
 
@@ -19,8 +17,6 @@ const (
 	// 4.4.2 and RFC 7523 section 2.2.
 	GrantType           = "client_credentials"
 	ClientAssertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-
-	maxBodyBytes = 64 << 10
 )
 
 // TokenRequest is what to ask Redox's token endpoint for.
@@ -103,12 +99,6 @@ func (c *Client) RequestToken(ctx context.Context, r TokenRequest) (*Token, erro
 
 // attempt sends one request and reads its answer.
 func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest, assertion string) (*Token, error) {
-	attemptCtx, cancel := ctx, context.CancelFunc(func() {})
-	if r.Timeout > 0 {
-		attemptCtx, cancel = context.WithTimeout(ctx, r.Timeout)
-	}
-	defer cancel()
-
 	form := url.Values{
 		"grant_type":            {GrantType},
 		"client_assertion_type": {ClientAssertionType},
@@ -117,39 +107,27 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	if r.Scope != "" {
 		form.Set("scope", r.Scope)
 	}
-	request, err := http.NewRequestWithContext(attemptCtx, http.MethodPost, endpoint.String(), strings.NewReader(form.Encode()))
+	got, err := c.send(ctx, endpoint, call{
+		method: http.MethodPost, contentType: "application/x-www-form-urlencoded", body: form.Encode(), timeout: r.Timeout,
+	})
 	if err != nil {
-		return nil, invalidEndpoint()
+		return nil, err
 	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	request.Header.Set("Accept", "application/json")
-	request.Header.Set("User-Agent", c.userAgent)
-
-	sent, started := c.now(), time.Now()
-	response, err := c.transport.RoundTrip(request)
-	if err != nil {
-		return nil, c.connectionFailure(ctx, attemptCtx, endpoint, r.Timeout, err)
-	}
-	defer response.Body.Close()
-	skew, skewKnown := clockSkew(response.Header.Get("Date"), sent, c.now())
-	body, tooLarge, err := readBody(response)
-
-	if response.StatusCode != http.StatusOK {
+	if got.status() != http.StatusOK {
 		// The status decides, also when the body is too large or cut off.
-		return nil, refusal(endpoint, response, body, c.now(), skew, skewKnown)
+		return nil, refusal(endpoint, got)
 	}
-	if err != nil {
-		return nil, c.connectionFailure(ctx, attemptCtx, endpoint, r.Timeout, err)
+	if got.incomplete != nil {
+		return nil, got.incomplete
 	}
-	latency := time.Since(started) // by the monotonic clock, which c.now may not have
 	var answer *tokenResponse
-	if tooLarge {
+	if got.tooLarge {
 		err = errors.New("an answer larger than 64 KiB")
 	} else {
-		answer, err = parseTokenResponse(body)
+		answer, err = parseTokenResponse(got.body)
 	}
 	if err != nil {
-		return nil, invalidResponse(endpoint, response.StatusCode, body, err, skew, skewKnown)
+		return nil, invalidResponse(endpoint, got, err)
 	}
 	scope := answer.scope
 	if scope == "" {
@@ -157,22 +135,9 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	}
 	return &Token{
 		AccessToken: answer.accessToken, TokenType: bearer, Scope: scope,
-		Lifetime: answer.lifetime, Latency: latency,
-		ClockSkew: skew, ClockSkewKnown: skewKnown,
+		Lifetime: answer.lifetime, Latency: got.latency,
+		ClockSkew: got.skew, ClockSkewKnown: got.skewKnown,
 	}, nil
-}
-
-// readBody reads the body to its end, so that the connection can be used
-// again, or up to the limit.
-func readBody(response *http.Response) (body []byte, tooLarge bool, err error) {
-	if response.StatusCode < http.StatusOK {
-		return nil, false, nil // after 101 the body is the connection, without an end
-	}
-	body, err = io.ReadAll(io.LimitReader(response.Body, maxBodyBytes+1))
-	if len(body) > maxBodyBytes {
-		return body[:maxBodyBytes], true, err
-	}
-	return body, false, err
 }
 
 // parseEndpoint reads a token URL. Its error doesn't quote the URL, which may

@@ -1,0 +1,541 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/sandbox"
+)
+
+// setJWKs makes the local Redox hold exactly the given public JWKs at an API key.
+func (m *mount) setJWKs(clientID string, jwks ...any) {
+	m.t.Helper()
+	set := map[string]any{"keys": []json.RawMessage{}}
+	for _, jwk := range jwks {
+		text, _ := jwk.(string)
+		set["keys"] = append(set["keys"].([]json.RawMessage), json.RawMessage(text))
+	}
+	encoded, err := json.Marshal(set)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if _, known := m.redox.APIKey(clientID); !known {
+		m.redox.CreateAPIKey(sandbox.APIKey{ID: clientID, Name: clientID, JWKSet: encoded})
+	} else if err := m.redox.SetJWKSet(clientID, encoded); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// states gives the states of a key's versions, oldest first.
+func (m *mount) states(key string) string {
+	m.t.Helper()
+	versions, _ := m.read("keys/" + key)["versions"].(map[string]any)
+	states := make([]string, len(versions))
+	for number, v := range versions {
+		states[number[0]-'1'], _ = v.(map[string]any)["state"].(string)
+	}
+	return strings.Join(states, " ")
+}
+
+func (m *mount) wantStates(key, want string) {
+	m.t.Helper()
+	if got := m.states(key); got != want {
+		m.t.Errorf("the versions of %s are %s, not %s", key, got, want)
+	}
+}
+
+// signsWith mints a fresh token and says which version's kid signed for it.
+func (m *mount) signsWith(path string) any {
+	m.t.Helper()
+	m.clock.advance(3 * time.Second)
+	return m.write(path, nil)["key_id"]
+}
+
+func (m *mount) tendNow() { m.tend(context.Background()) }
+
+// TestRotation is a rotation as it should be: the new version is registered beside the old one, proved, promoted, and
+// the old one goes when its grace is over. Every read in between gets a token.
+func TestRotation(t *testing.T) {
+	m := newReadyMount(t)
+	first := m.read("keys/main")
+	m.read("token")
+	m.tendNow()
+
+	rotated := m.write("keys/main/rotate", nil)
+	if rotated["kid"] != first["kid"] || rotated["pending_kid"] == "" || rotated["pending_kid"] == first["kid"] {
+		t.Fatalf("rotate answered kid %v, pending %v", rotated["kid"], rotated["pending_kid"])
+	}
+	if next, _ := rotated["next_step"].(string); !strings.Contains(next, "pending_public_jwk") {
+		t.Errorf("next step: %q", next)
+	}
+	m.wantKids("jwks/main", first["kid"].(string), rotated["pending_kid"].(string))
+	m.wantStates("main", "active pending")
+
+	// Redox does not know it yet: nothing changes, and who waits is told.
+	m.tendNow()
+	m.refusedWith(logical.UpdateOperation, "keys/main/activate", nil, "client-1", "Public key not found", "pending_public_jwk")
+	users, _ := m.read("keys/main")["users"].([]any)
+	user, _ := users[0].(map[string]any)
+	if user["client_id"] != "client-1" || user["accepted_version"] != 1 || user["refused_version"] != 2 || user["last_answer"] == "" {
+		t.Errorf("the user is shown as %v", user)
+	}
+	if kid := m.signsWith("token"); kid != first["kid"] {
+		t.Errorf("%v signs before Redox knows it", kid)
+	}
+
+	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
+	activated := m.write("keys/main/activate", nil)
+	if activated["kid"] != rotated["pending_kid"] || activated["pending_kid"] != "" || activated["next_step"] != "" {
+		t.Errorf("activate answered kid %v, pending %v, next %v", activated["kid"], activated["pending_kid"], activated["next_step"])
+	}
+	m.wantStates("main", "retired active")
+	if kid := m.signsWith("token"); kid != activated["kid"] {
+		t.Errorf("%v signs after the promotion", kid)
+	}
+
+	m.clock.advance(24*time.Hour - time.Minute)
+	m.tendNow()
+	m.wantStates("main", "retired active")
+	m.clock.advance(time.Minute)
+	m.tendNow()
+	m.wantStates("main", "destroyed active")
+	m.wantKids("jwks/main", activated["kid"].(string))
+	m.setJWKs("client-1", activated["public_jwk"])
+	if kid := m.signsWith("token"); kid != activated["kid"] {
+		t.Errorf("%v signs at last", kid)
+	}
+	for _, words := range []string{"from=pending to=active", "from=active to=retired", "from=retired to=destroyed"} {
+		if !strings.Contains(m.log.String(), words) {
+			t.Errorf("the log has no %q", words)
+		}
+	}
+}
+
+// TestPeriodicProof promotes without anybody calling activate, and asks Redox ever less often until then.
+func TestPeriodicProof(t *testing.T) {
+	m := newReadyMount(t)
+	m.read("token")
+	m.tendNow()
+	first, rotated := m.read("keys/main"), m.write("keys/main/rotate", nil)
+	before := m.redox.Counters().Token.Requests
+	for range 60 { // an hour of Vault's calls
+		m.tendNow()
+		m.clock.advance(time.Minute)
+	}
+	if tried := m.redox.Counters().Token.Requests - before; tried != 7 { // after 0, 1, 3, 7, 15, 30 and 45 minutes
+		t.Errorf("tried %d times in an hour", tried)
+	}
+	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
+	m.clock.advance(15 * time.Minute)
+	m.tendNow()
+	m.wantStates("main", "retired active")
+	m.restart()
+	m.wantStates("main", "retired active")
+}
+
+// TestReplacingTheJWKIsHarmless replaces the JWK at Redox instead of adding the new one, and takes that back again.
+// Each mint finds the version that Redox knows.
+func TestReplacingTheJWKIsHarmless(t *testing.T) {
+	m := newReadyMount(t)
+	first := m.read("keys/main")
+	m.read("token")
+	m.tendNow()
+	rotated := m.write("keys/main/rotate", nil)
+
+	m.setJWKs("client-1", rotated["pending_public_jwk"])
+	if kid := m.signsWith("token"); kid != rotated["pending_kid"] {
+		t.Errorf("%v signs after the JWK was replaced", kid)
+	}
+	m.refusedWith(logical.UpdateOperation, "keys/main/abandon", nil, "signs for a user")
+	m.tendNow()
+	m.wantStates("main", "retired active")
+
+	m.setJWKs("client-1", first["public_jwk"])
+	m.clock.advance(3 * time.Second)
+	response, err := m.request(logical.UpdateOperation, "token", nil)
+	if err != nil || response.Data["key_id"] != first["kid"] {
+		t.Fatalf("after the JWK was put back: %v %v", response, err)
+	}
+	if len(response.Warnings) != 1 || !strings.Contains(response.Warnings[0], "keys/main") {
+		t.Errorf("warnings: %q", response.Warnings)
+	}
+	m.tendNow()
+	m.refusedWith(logical.UpdateOperation, "keys/main/retire", nil, "signs for a user")
+	if next, _ := m.read("keys/main")["next_step"].(string); !strings.Contains(next, "register public_jwk") {
+		t.Errorf("next step: %q", next)
+	}
+	// The retired version stays as long as it is used.
+	for range 3 {
+		m.clock.advance(20 * time.Hour)
+		m.tendNow()
+		m.read("token")
+	}
+	m.wantStates("main", "retired active")
+	// The engine notices when the new one is there again.
+	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
+	m.clock.advance(time.Hour)
+	m.tendNow()
+	if kid := m.signsWith("token"); kid != rotated["pending_kid"] {
+		t.Errorf("%v signs once both are there", kid)
+	}
+}
+
+// TestEveryUserHasToAccept lets two API keys share a key: the promotion waits for both, each signs with what it has.
+func TestEveryUserHasToAccept(t *testing.T) {
+	m := newReadyMount(t)
+	m.register("client-2", "main")
+	m.write("roles/two", map[string]any{"client_id": "client-2"})
+	m.write("roles/mistyped", map[string]any{"client_id": "client-3"}) // never minted: holds nothing up
+	first := m.read("keys/main")
+	m.read("token")
+	m.read("token/two")
+	m.tendNow()
+	rotated := m.write("keys/main/rotate", nil)
+	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
+	m.refusedWith(logical.UpdateOperation, "keys/main/activate", nil, "client-2", "Public key not found")
+	m.wantStates("main", "active pending")
+	for path, want := range map[string]any{"token": rotated["pending_kid"], "token/two": first["kid"]} {
+		if kid := m.signsWith(path); kid != want {
+			t.Errorf("%v signs for %s", kid, path)
+		}
+	}
+	m.setJWKs("client-2", first["public_jwk"], rotated["pending_public_jwk"])
+	m.write("keys/main/activate", nil)
+	m.wantStates("main", "retired active")
+}
+
+// TestUserThatIsGone holds no promotion up.
+func TestUserThatIsGone(t *testing.T) {
+	m := newReadyMount(t)
+	m.register("client-2", "main")
+	m.write("roles/two", map[string]any{"client_id": "client-2"})
+	first := m.read("keys/main")
+	m.read("token")
+	m.read("token/two")
+	m.tendNow()
+	rotated := m.write("keys/main/rotate", nil)
+	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
+	m.tendNow()
+	m.wantStates("main", "active pending")
+	m.remove("roles/two")
+	m.tendNow()
+	m.wantStates("main", "retired active")
+}
+
+// TestForcedActivation is for a Vault that only hands out assertions. Where the force was wrong, mints go on.
+func TestForcedActivation(t *testing.T) {
+	m := newReadyMount(t)
+	first := m.read("keys/main")
+	m.read("token")
+	m.tendNow()
+	rotated := m.write("keys/main/rotate", nil)
+	response, err := m.request(logical.UpdateOperation, "keys/main/activate", map[string]any{"force": true})
+	if err != nil || len(response.Warnings) != 1 || response.Data["kid"] != rotated["pending_kid"] {
+		t.Fatalf("forced: %v %v", response, err)
+	}
+	versions, _ := m.read("keys/main")["versions"].(map[string]any)
+	if second, _ := versions["2"].(map[string]any); second["forced"] != true {
+		t.Error("it is not recorded as forced")
+	}
+	if kid := m.write("assertion", nil)["key_id"]; kid != rotated["pending_kid"] {
+		t.Errorf("%v signs assertions", kid)
+	}
+	if kid := m.signsWith("token"); kid != first["kid"] {
+		t.Errorf("%v signs for tokens, which Redox does not know yet", kid)
+	}
+}
+
+// TestCompromisedKey follows the run book, and then goes against it.
+func TestCompromisedKey(t *testing.T) {
+	m := newReadyMount(t)
+	first := m.read("keys/main")
+	m.read("token")
+	m.tendNow()
+	rotated := m.write("keys/main/rotate", nil)
+	m.refusedWith(logical.UpdateOperation, "keys/main/retire", map[string]any{"version": 1}, "version", "not retired", "destroy_now")
+	m.refusedWith(logical.UpdateOperation, "keys/main/retire", map[string]any{"destroy_now": true}, "version")
+	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
+	m.write("keys/main/activate", nil)
+	m.setJWKs("client-1", rotated["pending_public_jwk"])
+	destroyed := m.write("keys/main/retire", map[string]any{"version": 1, "destroy_now": true})
+	versions, _ := destroyed["versions"].(map[string]any)
+	if old, _ := versions["1"].(map[string]any); old["state"] != "destroyed" || old["compromised"] != true || old["kid"] != first["kid"] {
+		t.Errorf("the compromised version is shown as %v", old)
+	}
+	if strings.Contains(m.storage.snapshot()["keys/main"], privateBytes(t, m, "keys/main", 0)) {
+		t.Error("the private key is still stored")
+	}
+	if kid := m.signsWith("token"); kid != rotated["pending_kid"] {
+		t.Errorf("%v signs", kid)
+	}
+	m.refusedWith(logical.UpdateOperation, "keys/main/retire", map[string]any{"version": 1, "destroy_now": true}, "destroyed already")
+
+	// The last one, too: then there is nothing to sign with, and the next rotation is active at once.
+	m.write("keys/main/retire", map[string]any{"version": 2, "destroy_now": true})
+	m.clock.advance(3 * time.Second)
+	m.refusedWith(logical.UpdateOperation, "token", nil, "key", "keys/main/rotate")
+	m.refusedWith(logical.ReadOperation, "token", nil, "keys/main/rotate") // the cached token is gone, too
+	m.write("keys/main/rotate", nil)
+	m.wantStates("main", "destroyed destroyed active")
+}
+
+// privateBytes gives what the first write of a key stored as a version's private key.
+func privateBytes(t *testing.T, m *mount, key string, version int) string {
+	t.Helper()
+	for _, entry := range m.storage.written() {
+		if entry.Key == key {
+			var stored struct {
+				Versions []struct {
+					PrivateKey string `json:"private_key"`
+				}
+			}
+			if err := json.Unmarshal(entry.Value, &stored); err != nil || stored.Versions[version].PrivateKey == "" {
+				t.Fatalf("%s was stored without a private key: %v", key, err)
+			}
+			return stored.Versions[version].PrivateKey
+		}
+	}
+	t.Fatalf("%s was never stored", key)
+	return ""
+}
+
+func TestRotateRefusals(t *testing.T) {
+	m := newReadyMount(t)
+	for path, want := range map[string][]string{
+		"keys/none/rotate": {"name", "none", "create it"}, "keys/none/activate": {"name"}, "keys/none/retire": {"name"},
+		"keys/none/abandon": {"name"}, "keys/none/register": {"name"},
+		"keys/main/activate": {"no pending version", "rotate"}, "keys/main/abandon": {"no pending version"},
+		"keys/main/retire": {"not retired"}, "keys/main/register": {"registration", "manual"},
+	} {
+		m.refusedWith(logical.UpdateOperation, path, nil, want...)
+	}
+	m.refusedWith(logical.UpdateOperation, "keys/main/rotate", map[string]any{"algorithm": "RS256"}, "algorithm", "RS384 or ES384")
+	m.refusedWith(logical.UpdateOperation, "keys/main/rotate", map[string]any{"rsa_bits": 2048}, "rsa_bits", "RS384")
+	m.refusedWith(logical.UpdateOperation, "keys/main/rotate", map[string]any{"algorithm": "RS384", "rsa_bits": 1024}, "rsa_bits")
+	kid := m.read("keys/main")["kid"]
+	m.refusedWith(logical.UpdateOperation, "keys/main/rotate", map[string]any{"kid": kid}, "kid", "main")
+	m.refusedWith(logical.UpdateOperation, "keys/main/retire", map[string]any{"version": 7}, "version", "no such version")
+	m.write("keys/main/rotate", nil)
+	m.refusedWith(logical.UpdateOperation, "keys/main/rotate", nil, "pending version", "activate", "abandon")
+	m.write("keys/main/abandon", nil)
+	m.wantStates("main", "active destroyed")
+}
+
+// TestRotateChangesTheAlgorithm goes from one kind of key to the other and back.
+func TestRotateChangesTheAlgorithm(t *testing.T) {
+	m := newReadyMount(t)
+	m.read("token")
+	for _, algorithm := range []string{"RS384", "ES384"} {
+		before := m.read("keys/main")
+		rotated := m.write("keys/main/rotate", map[string]any{"algorithm": algorithm, "kid": "kid-" + algorithm})
+		m.setJWKs("client-1", before["public_jwk"], rotated["pending_public_jwk"])
+		after := m.write("keys/main/activate", nil)
+		if after["algorithm"] != algorithm || m.signsWith("token") != "kid-"+algorithm {
+			t.Errorf("the key is %v with kid %v", after["algorithm"], after["kid"])
+		}
+	}
+}
+
+// TestProofDoesNotDiscardItsOwnMint: the token minted with the pending version is the one that is shared from then on.
+func TestProofDoesNotDiscardItsOwnMint(t *testing.T) {
+	m := newReadyMount(t)
+	m.read("token")
+	m.tendNow()
+	rotated := m.write("keys/main/rotate", nil)
+	m.setJWKs("client-1", rotated["pending_public_jwk"])
+	m.clock.advance(3 * time.Second)
+	token := m.write("token", nil)["access_token"]
+	m.tendNow()
+	m.wantStates("main", "retired active")
+	requests := m.redox.Counters().Token.Requests
+	if m.read("token")["access_token"] != token || m.redox.Counters().Token.Requests != requests {
+		t.Error("the promotion threw the token away")
+	}
+}
+
+// TestAutomaticRotation makes versions when their time has come, and none while one is pending.
+func TestAutomaticRotation(t *testing.T) {
+	for name, c := range map[string]struct {
+		settings map[string]any
+		about    time.Duration // when the next rotation is, at the earliest
+	}{
+		"period":   {map[string]any{"rotation_period": "720h"}, 720 * time.Hour},
+		"schedule": {map[string]any{"rotation_schedule": "0 3 1 * *"}, 29*24*time.Hour + 23*time.Hour + 55*time.Minute + 55*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newReadyMount(t)
+			m.read("token")
+			m.tendNow()
+			start := m.clock.wall()
+			next, _ := m.write("keys/main", c.settings)["next_rotation_time"].(string)
+			at, err := time.Parse(time.RFC3339, next)
+			if err != nil || at.Before(start.Add(c.about).Truncate(time.Second)) || at.After(start.Add(c.about+mostRotationDelay)) {
+				t.Fatalf("the next rotation is at %q, %v after %v", next, at.Sub(start), start)
+			}
+			m.clock.advance(at.Sub(start) - time.Minute)
+			m.tendNow()
+			m.wantStates("main", "active")
+			m.clock.advance(time.Minute + time.Second)
+			m.tendNow()
+			m.wantStates("main", "active pending")
+			second, _ := m.read("keys/main")["next_rotation_time"].(string)
+			if second <= next {
+				t.Errorf("the rotation after that is at %q", second)
+			}
+			m.clock.advance(40 * 24 * time.Hour)
+			m.tendNow()
+			m.wantStates("main", "active pending")
+			if !strings.Contains(m.log.String(), "still pending") {
+				t.Error("the log does not say that a rotation was skipped")
+			}
+		})
+	}
+}
+
+// TestMissedRotationWindow: a Vault that was sealed over the window waits for the next time.
+func TestMissedRotationWindow(t *testing.T) {
+	m := newReadyMount(t)
+	m.write("keys/main", map[string]any{"rotation_schedule": "0 3 * * *", "rotation_window": "1h"})
+	m.clock.advance(26 * time.Hour) // to 05:04 the day after
+	m.tendNow()
+	m.wantStates("main", "active")
+	if !strings.Contains(m.log.String(), "window is over") {
+		t.Error("the log does not say that a rotation was missed")
+	}
+	m.clock.advance(22*time.Hour + 15*time.Minute) // to 03:19
+	m.tendNow()
+	m.wantStates("main", "active pending")
+}
+
+func TestKeySettingRefusals(t *testing.T) {
+	m := newReadyMount(t)
+	for _, c := range []struct {
+		settings map[string]any
+		want     []string
+	}{
+		{map[string]any{"rotation_period": "59m"}, []string{"rotation_period"}},
+		{map[string]any{"rotation_period": "24h", "rotation_schedule": "0 3 * * *"}, []string{"rotation_schedule", "rotation_period"}},
+		{map[string]any{"rotation_schedule": "every day"}, []string{"rotation_schedule", "cron"}},
+		{map[string]any{"rotation_schedule": "*/30 * * * *"}, []string{"rotation_schedule", "an hour apart"}},
+		{map[string]any{"rotation_schedule": "0 3 30 2 *"}, []string{"rotation_schedule", "no such time"}},
+		{map[string]any{"rotation_window": "2h"}, []string{"rotation_window", "rotation_schedule"}},
+		{map[string]any{"rotation_schedule": "0 3 * * *", "rotation_window": "30m"}, []string{"rotation_window"}},
+		{map[string]any{"retire_grace": "1m"}, []string{"retire_grace"}},
+		{map[string]any{"registration": "magic"}, []string{"registration", "manual"}},
+		{map[string]any{"registration": "platform"}, []string{"platform_role"}},
+		{map[string]any{"platform_role": "none"}, []string{"platform_role", "none"}},
+		{map[string]any{"public_jwks_url": "http://example.com/jwks"}, []string{"public_jwks_url", "https"}},
+	} {
+		m.refusedWith(logical.UpdateOperation, "keys/main", c.settings, c.want...)
+	}
+	m.write("keys/main", map[string]any{"rotation_period": "24h"})
+	if next := m.write("keys/main", map[string]any{"rotation_period": nil})["next_rotation_time"]; next != "" {
+		t.Errorf("without a period, the next rotation is at %v", next)
+	}
+}
+
+// TestJWKSURLRegistration looks at what is served before it tries a version.
+func TestJWKSURLRegistration(t *testing.T) {
+	m := newReadyMount(t)
+	served := newStaticServer(t)
+	m.redox.CreateAPIKey(sandbox.APIKey{ID: "by-url", Name: "by-url", JWKSURL: served.url})
+	m.write("config", map[string]any{"client_id": "by-url"})
+	m.write("keys/main", map[string]any{"registration": "jwks_url", "public_jwks_url": served.url})
+	serve := func() {
+		response, err := m.HandleRequest(context.Background(), &logical.Request{Operation: logical.ReadOperation, Path: "jwks/main", Storage: m.storage})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served.set(response.Data[logical.HTTPRawBody].([]byte))
+	}
+	serve()
+	m.read("token")
+	m.tendNow()
+	rotated := m.write("keys/main/rotate", nil)
+	if next, _ := rotated["next_step"].(string); !strings.Contains(next, "JWKS URL") {
+		t.Errorf("next step: %q", next)
+	}
+	requests := m.redox.Counters().Token.Requests
+	m.refusedWith(logical.UpdateOperation, "keys/main/activate", nil, "public_jwks_url does not serve the kid")
+	if m.redox.Counters().Token.Requests != requests {
+		t.Error("Redox was asked although the key is not served yet")
+	}
+	serve()
+	m.write("keys/main/activate", nil)
+	m.wantStates("main", "retired active")
+}
+
+// TestWorkerEnds: the worker wakes by Vault's periodic call, and ends with the mount.
+func TestWorkerWakesAndEnds(t *testing.T) {
+	m := newReadyMount(t)
+	tended := make(chan struct{})
+	m.backend.worker = newWorker()
+	m.backend.worker.start(func(context.Context) { tended <- struct{}{} })
+	for range 2 {
+		if err := m.periodic(context.Background(), nil); err != nil {
+			t.Fatal(err)
+		}
+		<-tended
+	}
+	m.backend.worker.stop()
+	m.backend.worker.ended.Wait()
+}
+
+// TestReadOnlyNode learns from its mints and writes nothing.
+func TestReadOnlyNode(t *testing.T) {
+	m := newReadyMount(t)
+	rotated := m.write("keys/main/rotate", nil)
+	m.system.ReplicationStateVal = standby
+	m.restart()
+	m.storage.onEach(func(operation, key string) error {
+		if operation == "put" || operation == "delete" {
+			t.Errorf("%s of %s", operation, key)
+		}
+		return nil
+	})
+	m.setJWKs("client-1", rotated["pending_public_jwk"])
+	if kid := m.read("token")["key_id"]; kid != rotated["pending_kid"] {
+		t.Errorf("%v signs", kid)
+	}
+	requests := m.redox.Counters().Token.Requests
+	m.tendNow()
+	m.clock.advance(10 * time.Minute)
+	m.read("token")
+	if n := m.redox.Counters().Token.Requests - requests; n != 1 {
+		t.Errorf("the second mint took %d requests: what the first one learned is forgotten", n)
+	}
+	m.storage.onEach(nil)
+}
+
+const standby = consts.ReplicationPerformanceStandby
+
+// staticServer serves a body that can be changed.
+type staticServer struct {
+	url  string
+	body atomic.Pointer[[]byte]
+}
+
+func newStaticServer(t *testing.T) *staticServer {
+	s := &staticServer{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(*s.body.Load())
+	}))
+	t.Cleanup(server.Close)
+	s.url = server.URL
+	return s
+}
+
+func (s *staticServer) set(body []byte) { s.body.Store(&body) }
