@@ -5,6 +5,7 @@ package redox
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -177,7 +178,8 @@ func FuzzTokenResponse(f *testing.F) {
 			if answer != nil {
 				t.Error("an error came with a token")
 			}
-			checkErrorText(t, invalidResponse(&url.URL{Host: "redox.test"}, 200, body, err, 0, false).Error())
+			got := &reply{response: &http.Response{StatusCode: http.StatusOK}, body: body}
+			checkErrorText(t, invalidResponse(&url.URL{Host: "redox.test"}, got, err).Error())
 			return
 		}
 		if !isAccessToken(answer.accessToken) {
