@@ -85,12 +85,11 @@ func (r *row[T]) set(record *T, value any) (ok bool) {
 // for the default.
 func applyRows[T any](rows []row[T], data *framework.FieldData, record, defaults *T) error {
 	for _, r := range rows {
-		raw, named := data.Raw[r.name]
-		if !named {
+		if _, named := data.Raw[r.name]; !named {
 			continue
 		}
 		value := r.value(defaults)
-		if raw != nil && raw != "" {
+		if isGiven(data, r.name) {
 			var err error
 			if value, _, err = data.GetOkErr(r.name); err != nil {
 				return wrongType(r.name, r.kind)
@@ -101,6 +100,12 @@ func applyRows[T any](rows []row[T], data *framework.FieldData, record, defaults
 		}
 	}
 	return nil
+}
+
+// isGiven says whether the request gives a field a value. Null and the empty string stand for the default.
+func isGiven(data *framework.FieldData, field string) bool {
+	raw := data.Raw[field]
+	return raw != nil && raw != ""
 }
 
 // showRows gives the record as a response's data.

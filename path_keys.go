@@ -326,13 +326,13 @@ func (b *backend) storeNewVersion(ctx context.Context, storage logical.Storage, 
 // generateVersion makes the key pair that the request describes, with defaults for what it leaves open. Zero bits
 // stand for the default of all keys.
 func (b *backend) generateVersion(data *framework.FieldData, algorithm string, bits int) (*keyVersion, error) {
-	if named, _ := data.Get("algorithm").(string); data.Raw["algorithm"] != nil {
-		algorithm = named
+	if isGiven(data, "algorithm") {
+		algorithm, _ = data.Get("algorithm").(string)
 	}
 	if !slices.Contains(algorithms, algorithm) {
 		return nil, fieldError("algorithm", "give RS384 or ES384", "the value is not an algorithm that Redox accepts")
 	}
-	if named, _ := data.Get("rsa_bits").(int); data.Raw["rsa_bits"] != nil {
+	if named, _ := data.Get("rsa_bits").(int); isGiven(data, "rsa_bits") {
 		if algorithm != algorithmRS384 {
 			return nil, fieldError("rsa_bits", "leave it out", "it is for RS384 keys only")
 		}
@@ -359,13 +359,13 @@ func (b *backend) generateVersion(data *framework.FieldData, algorithm string, b
 func (k *signingKey) refuseChange(data *framework.FieldData) error {
 	wayOut := "leave the field out, or make a new version with keys/" + k.name + "/rotate"
 	newest := k.newest()
-	if algorithm := data.Raw["algorithm"]; algorithm != nil && data.Get("algorithm") != newest.Algorithm {
+	if isGiven(data, "algorithm") && data.Get("algorithm") != newest.Algorithm {
 		return fieldError("algorithm", wayOut, "this key exists and is %s; writing it never makes a new key pair", newest.Algorithm)
 	}
 	if kid, _ := data.Get("kid").(string); kid != "" && kid != newest.KeyID {
 		return fieldError("kid", wayOut, "this key exists and its kid is %q; writing it never changes that", newest.KeyID)
 	}
-	if bits := data.Raw["rsa_bits"]; bits != nil && data.Get("rsa_bits") != newest.rsaBits() {
+	if isGiven(data, "rsa_bits") && data.Get("rsa_bits") != newest.rsaBits() {
 		return fieldError("rsa_bits", wayOut, "this key exists with another size; writing it never makes a new key pair")
 	}
 	return nil

@@ -103,8 +103,8 @@ func (b *backend) keyImport(ctx context.Context, req *logical.Request, data *fra
 		k = defaultKey()
 		k.name = name
 	}
-	if allowed, _ := data.Get("deletion_allowed").(bool); data.Raw["deletion_allowed"] != nil {
-		k.DeletionAllowed = allowed
+	if isGiven(data, "deletion_allowed") {
+		k.DeletionAllowed, _ = data.Get("deletion_allowed").(bool)
 	}
 	response, err := b.storeNewVersion(ctx, req.Storage, k, version, "imported by an operator")
 	if err != nil {

@@ -140,7 +140,7 @@ func (b *backend) keyActivate(ctx context.Context, req *logical.Request, data *f
 		return nil, err
 	}
 	if k.in(rotation.Pending) == nil {
-		return nil, explain(k, rotation.ErrNoPending)
+		return b.nothingToActivate(ctx, req.Storage, k)
 	}
 	trials, err := b.prove(ctx, k)
 	if err != nil {
@@ -155,6 +155,24 @@ func (b *backend) keyActivate(ctx context.Context, req *logical.Request, data *f
 			return settled, transitions, nil
 		}
 	})
+}
+
+// nothingToActivate answers where there is no pending version, which is no error: the worker may have been faster.
+func (b *backend) nothingToActivate(ctx context.Context, storage logical.Storage, k *signingKey) (*logical.Response, error) {
+	active := k.in(rotation.Active)
+	if active == nil {
+		return nil, explain(k, rotation.ErrNoPending)
+	}
+	stored, err := b.acceptanceOf(ctx, storage, k)
+	if err != nil {
+		return nil, err
+	}
+	response, err := showKey(k, stored)
+	if err != nil {
+		return nil, err
+	}
+	response.AddWarning(fmt.Sprintf("There is no pending version: version %d is active since %s.", active.Number, formatTime(active.ActivatedTime)))
+	return response, nil
 }
 
 // notAccepted says who does not accept the pending version, and why: those who were tried, and those who were not.
@@ -197,7 +215,7 @@ func (b *backend) keyAbandon(ctx context.Context, req *logical.Request, data *fr
 
 func (b *backend) keyRetire(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	number, _ := data.Get("version").(int)
-	named := data.Raw["version"] != nil
+	named := isGiven(data, "version")
 	if compromised, _ := data.Get("destroy_now").(bool); compromised {
 		if !named {
 			return nil, fieldError("version", "name the version that is compromised", "destroy_now needs it")

@@ -316,10 +316,14 @@ func TestRotateRefusals(t *testing.T) {
 	for path, want := range map[string][]string{
 		"keys/none/rotate": {"name", "none", "create it"}, "keys/none/activate": {"name"}, "keys/none/retire": {"name"},
 		"keys/none/abandon": {"name"}, "keys/none/register": {"name"},
-		"keys/main/activate": {"no pending version", "rotate"}, "keys/main/abandon": {"no pending version"},
-		"keys/main/retire": {"not retired"}, "keys/main/register": {"registration", "manual"},
+		"keys/main/abandon": {"no pending version"},
+		"keys/main/retire":  {"not retired"}, "keys/main/register": {"registration", "manual"},
 	} {
 		m.refusedWith(logical.UpdateOperation, path, nil, want...)
+	}
+	response, err := m.request(logical.UpdateOperation, "keys/main/activate", nil)
+	if err != nil || len(response.Warnings) != 1 || !strings.Contains(response.Warnings[0], "version 1 is active") {
+		t.Errorf("activate without a pending version: %v %v", response, err)
 	}
 	m.refusedWith(logical.UpdateOperation, "keys/main/rotate", map[string]any{"algorithm": "RS256"}, "algorithm", "RS384 or ES384")
 	m.refusedWith(logical.UpdateOperation, "keys/main/rotate", map[string]any{"rsa_bits": 2048}, "rsa_bits", "RS384")

@@ -44,11 +44,14 @@ var patterns = []struct {
 // Scanner knows the private keys of a test. Its methods may be called at the same time.
 type Scanner struct {
 	mu     sync.Mutex
-	pieces map[string]string // what must not appear, and what it is
+	pieces map[beginning]map[string]string // what must not appear, and what it is
 }
 
+// beginning is the first bytes of a piece. Looking pieces up by it takes one pass over the data, however many there are.
+type beginning [8]byte
+
 // New gives a scanner that finds only what is known by its form.
-func New() *Scanner { return &Scanner{pieces: map[string]string{}} }
+func New() *Scanner { return &Scanner{pieces: map[beginning]map[string]string{}} }
 
 // AddKey makes the scanner know an RSA or EC private key. It looks for pieces of each private number: raw, in hex, in
 // base64 of both alphabets and at any offset (so also inside PEM, DER and JWK), in decimal, and as Go prints bytes.
@@ -85,21 +88,29 @@ func (s *Scanner) addNumber(what string, number *big.Int) {
 	raw := number.Bytes()
 	for start := 0; start+pieceSize+2 <= len(raw); start += pieceSize {
 		piece := raw[start : start+pieceSize]
-		s.pieces[string(piece)] = what + ", raw"
-		s.pieces[hex.EncodeToString(piece)] = what + ", hex"
-		s.pieces[fmt.Sprintf("%X", piece)] = what + ", hex"
+		s.add(string(piece), what+", raw")
+		s.add(hex.EncodeToString(piece), what+", hex")
+		s.add(fmt.Sprintf("%X", piece), what+", hex")
 		printed := fmt.Sprint(piece)
-		s.pieces[printed[1:len(printed)-1]] = what + ", printed bytes"
+		s.add(printed[1:len(printed)-1], what+", printed bytes")
 		for offset := range 3 { // how base64 groups depends on what comes before
 			shifted := raw[start+offset : start+offset+pieceSize-3]
-			s.pieces[base64.RawStdEncoding.EncodeToString(shifted)] = what + ", base64"
-			s.pieces[base64.RawURLEncoding.EncodeToString(shifted)] = what + ", base64url"
+			s.add(base64.RawStdEncoding.EncodeToString(shifted), what+", base64")
+			s.add(base64.RawURLEncoding.EncodeToString(shifted), what+", base64url")
 		}
 	}
 	digits := number.String()
 	for start := 0; start+digitsSize <= len(digits); start += digitsSize {
-		s.pieces[digits[start:start+digitsSize]] = what + ", decimal"
+		s.add(digits[start:start+digitsSize], what+", decimal")
 	}
+}
+
+func (s *Scanner) add(piece, what string) {
+	start := beginning([]byte(piece))
+	if s.pieces[start] == nil {
+		s.pieces[start] = map[string]string{}
+	}
+	s.pieces[start][piece] = what
 }
 
 // Keys says whether any key is known, so that a test can see that it looks for something.
@@ -124,10 +135,13 @@ func (s *Scanner) Scan(data []byte) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, text := range [][]byte{data, joined} {
-		for piece, what := range s.pieces {
-			if !found[what] && bytes.Contains(text, []byte(piece)) {
-				found[what] = true
+		for len(text) >= len(beginning{}) {
+			for piece, what := range s.pieces[beginning(text)] {
+				if bytes.HasPrefix(text, []byte(piece)) {
+					found[what] = true
+				}
 			}
+			text = text[1:]
 		}
 	}
 	return slices.Sorted(maps.Keys(found))

@@ -151,6 +151,9 @@ func learnKey(name, entry string) error {
 		return fmt.Errorf("the stored key %s is not as expected", name)
 	}
 	for _, version := range stored.Versions {
+		if len(version.PrivateKey) == 0 {
+			continue // destroyed
+		}
 		key, err := x509.ParsePKCS8PrivateKey(version.PrivateKey)
 		if err != nil {
 			return fmt.Errorf("the stored key %s is not as expected", name)
