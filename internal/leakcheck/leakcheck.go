@@ -36,7 +36,7 @@ var patterns = []struct {
 	pattern *regexp.Regexp
 }{
 	{"a PEM private key", regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----`)},
-	{"a private JWK", regexp.MustCompile(`\\*"(?:d|dp|dq|qi)\\*":\\*"[A-Za-z0-9_-]{20,}`)},
+	{"a private JWK", regexp.MustCompile(`"(?:d|dp|dq|qi)\\*":\\*"[A-Za-z0-9_-]{20,}`)},
 	{"an access token", regexp.MustCompile(sandbox.TokenPrefix + `[A-Za-z0-9_-]{20,}`)},
 	{"a client assertion", regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}`)},
 }
@@ -120,8 +120,25 @@ func (s *Scanner) Keys() bool {
 	return len(s.pieces) > 0
 }
 
-// lineBreaks are what PEM puts between its lines, as it is and as JSON (once or twice encoded) escapes it.
-var lineBreaks = regexp.MustCompile(`\r?\n|(?:\\+r)?\\+n|\\+r`)
+// joinLines takes out what PEM puts between its lines: line breaks as they are, and as JSON escapes them, however often
+// it was encoded.
+func joinLines(data []byte) []byte {
+	joined := make([]byte, 0, len(data))
+	for i := 0; i < len(data); i++ {
+		end := i
+		for end < len(data) && data[end] == '\\' {
+			end++
+		}
+		switch {
+		case data[i] == '\n', data[i] == '\r':
+		case end > i && end < len(data) && (data[end] == 'n' || data[end] == 'r'):
+			i = end
+		default:
+			joined = append(joined, data[i])
+		}
+	}
+	return joined
+}
 
 // Scan says which secrets are in the data, each once, sorted.
 func (s *Scanner) Scan(data []byte) []string {
@@ -131,10 +148,9 @@ func (s *Scanner) Scan(data []byte) []string {
 			found[p.name] = true
 		}
 	}
-	joined := lineBreaks.ReplaceAllLiteral(data, nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, text := range [][]byte{data, joined} {
+	for _, text := range [][]byte{data, joinLines(data)} {
 		for len(text) >= len(beginning{}) {
 			for piece, what := range s.pieces[beginning(text)] {
 				if bytes.HasPrefix(text, []byte(piece)) {
