@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -356,6 +357,15 @@ type watchedStorage struct {
 	entries []logical.StorageEntry
 	// before is asked before each operation ("get", "put", "delete", "list"); its error is the operation's.
 	before func(operation, key string) error
+	// carriedOut says that a Put which is to fail is carried out all the same.
+	carriedOut bool
+}
+
+// carryOut is for a hook: the Put that it is about to fail is carried out, only its answer is lost.
+func (s *watchedStorage) carryOut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.carriedOut = true
 }
 
 // onEach makes hook be asked before each operation; nil ends that.
@@ -431,6 +441,13 @@ func (s *watchedStorage) Put(ctx context.Context, entry *logical.StorageEntry) e
 	s.entries = append(s.entries, *entry)
 	s.mu.Unlock()
 	if err := s.begin("put", entry.Key); err != nil {
+		s.mu.Lock()
+		carriedOut := s.carriedOut
+		s.carriedOut = false
+		s.mu.Unlock()
+		if carriedOut {
+			return errors.Join(err, s.inner.Put(ctx, entry))
+		}
 		return err
 	}
 	return s.inner.Put(ctx, entry)

@@ -369,6 +369,29 @@ func TestProofDoesNotDiscardItsOwnMint(t *testing.T) {
 	}
 }
 
+// TestLearnedIsKeptUntilItIsStored: what a mint has learned is not lost when storage fails at that moment.
+func TestLearnedIsKeptUntilItIsStored(t *testing.T) {
+	m := newReadyMount(t)
+	m.read("token")
+	m.storage.onEach(func(operation, key string) error {
+		if operation == "put" {
+			return errInjected
+		}
+		return nil
+	})
+	m.tendNow()
+	if !strings.Contains(m.log.String(), errInjected.Error()) {
+		t.Error("the failure is not logged")
+	}
+	m.storage.onEach(nil)
+	m.tendNow()
+	m.restart() // what was only in memory is gone
+	users, _ := m.read("keys/main")["users"].([]any)
+	if len(users) != 1 {
+		t.Errorf("the users are %v", users)
+	}
+}
+
 // TestAutomaticRotation makes versions when their time has come, and none while one is pending.
 func TestAutomaticRotation(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -11,88 +11,131 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
-// TestRestart stops and starts a Vault server with storage on disk: keys, configuration and leases are still there,
-// and the first token comes without any help.
-func TestRestart(t *testing.T) {
+// raftNode is a Vault server with storage on disk, alone or in a cluster.
+type raftNode struct {
+	*vaultServer
+	t      testing.TB
+	config string
+}
+
+// newRaftNode starts a node that is not initialized yet. Its log becomes part of what is searched for secrets.
+func newRaftNode(t testing.TB, name string) *raftNode {
+	t.Helper()
 	directory := t.TempDir()
-	if err := os.Mkdir(filepath.Join(directory, "data"), 0o700); err != nil {
+	data := filepath.Join(directory, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf(`
+	n := &raftNode{t: t, vaultServer: &vaultServer{directory: directory}, config: fmt.Sprintf(`
 plugin_directory = %q
+raw_storage_endpoint = true
 disable_mlock = true
 api_addr = "http://127.0.0.1:PORT"
 cluster_addr = "http://127.0.0.1:CLUSTER_PORT"
 storage "raft" {
   path = %q
-  node_id = "one"
+  node_id = %q
+  performance_multiplier = 1
 }
 listener "tcp" {
   address = "127.0.0.1:PORT"
   cluster_address = "127.0.0.1:CLUSTER_PORT"
   tls_disable = true
 }
-`, filepath.Dir(pluginFile), filepath.Join(directory, "data"))
-	server := &vaultServer{directory: directory}
-	start := func() {
-		t.Helper()
-		if err := server.start(config); err != nil {
-			t.Fatal(err)
-		}
-	}
-	start()
+`, filepath.Dir(pluginFile), data, name)}
+	n.restart()
 	t.Cleanup(func() {
-		server.stop()
-		log, err := os.ReadFile(server.logFile())
+		n.stop()
+		log, err := os.ReadFile(n.logFile())
 		if err != nil {
 			t.Fatal(err)
 		}
-		output.record("the server's log", string(log))
+		output.record("the log of node "+name, string(log))
 	})
+	return n
+}
 
+// restart starts the node's process.
+func (n *raftNode) restart() {
+	n.t.Helper()
+	if err := n.start(n.config); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// initialize makes the node a cluster of one, with the plugin in its catalog, and gives the unseal key.
+func (n *raftNode) initialize() (unsealKey string) {
+	n.t.Helper()
 	var initialized struct {
 		Keys  []string `json:"unseal_keys_b64"`
 		Token string   `json:"root_token"`
 	}
-	operator := person{t, server, ""}
-	text := operator.must("operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json")
+	text := n.operator().must("operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json")
 	if err := json.Unmarshal([]byte(text), &initialized); err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
-	unseal := func() {
-		t.Helper()
-		operator.must("operator", "unseal", initialized.Keys[0])
-		if err := server.awaitActive(initialized.Token); err != nil {
-			t.Fatal(err)
-		}
+	n.rootToken = initialized.Token
+	n.unseal(initialized.Keys[0])
+	if err := n.registerPlugin(); err != nil {
+		n.t.Fatal(err)
 	}
-	unseal()
-	server.rootToken = initialized.Token
-	if err := server.registerPlugin(); err != nil {
-		t.Fatal(err)
-	}
+	return initialized.Keys[0]
+}
 
+// unseal unseals the node and waits until it works.
+func (n *raftNode) unseal(key string) {
+	n.t.Helper()
+	n.operator().must("operator", "unseal", key)
+	if err := n.awaitActive(n.rootToken); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *raftNode) operator() person { return person{n.t, n.vaultServer, n.rootToken} }
+
+// engineAt mounts the plugin on a node, with an ES384 key that a local Redox knows.
+func engineAt(n *raftNode) *engine {
+	n.t.Helper()
 	redox, err := sandbox.Start(sandbox.Options{})
 	if err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = redox.Close() })
-	e := &engine{person: person{t, server, initialized.Token}, path: "redox", redox: redox}
+	n.t.Cleanup(func() { _ = redox.Close() })
+	e := &engine{person: n.operator(), path: "redox", redox: redox}
 	e.must("secrets", "enable", "-path=redox", pluginName)
-	e.must("write", "redox/keys/main", "algorithm=RS384", "rsa_bits=2048")
+	e.must("write", "redox/keys/main", "algorithm=ES384")
 	e.register("client-1", "main")
 	e.must("write", "redox/config", "client_id=client-1", "key=main", "base_url="+redox.URL)
+	n.learnKeys()
+	return e
+}
+
+// learnKeys makes the search for secrets know the private keys that this node's storage has now.
+func (n *raftNode) learnKeys() {
+	n.t.Helper()
+	if err := learnKeys(n.vaultServer); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// TestRestart stops and starts a Vault server with storage on disk: keys, configuration and leases are still there,
+// and the first token comes without any help.
+func TestRestart(t *testing.T) {
+	node := newRaftNode(t, "one")
+	key := node.initialize()
+	e := engineAt(node)
 	e.must("write", "redox/roles/counted", "leased=true")
 	lease := e.secret("read", "redox/token/counted").LeaseID
 	before := e.must("read", "redox/keys/main")
 
-	server.stop()
-	start()
-	unseal()
+	node.stop()
+	node.restart()
+	node.unseal(key)
 	if after := e.must("read", "redox/keys/main"); after != before {
 		t.Errorf("the key has changed:\n%s\n%s", before, after)
 	}
@@ -104,6 +147,84 @@ listener "tcp" {
 		t.Errorf("the lease is still there: %s%s", leases.stdout, leases.stderr)
 	}
 	e.must("operator", "seal")
-	unseal()
+	node.unseal(key)
 	e.accessToken("token/counted")
+}
+
+// TestRotationGoesOnAfterALeaderChange begins a rotation on one node of a cluster, whose process is then killed.
+// Another node takes over and ends the rotation.
+func TestRotationGoesOnAfterALeaderChange(t *testing.T) {
+	first := newRaftNode(t, "one")
+	unsealKey := first.initialize()
+	nodes := []*raftNode{first}
+	for _, name := range []string{"two", "three"} {
+		node := newRaftNode(t, name)
+		node.rootToken = first.rootToken
+		node.operator().must("operator", "raft", "join", first.address)
+		node.operator().must("operator", "unseal", unsealKey)
+		nodes = append(nodes, node)
+	}
+	awaitVoters(t, first, len(nodes))
+	e := engineAt(first)
+	old := e.data("read", "redox/keys/main")
+	e.accessToken("token")
+	pending := e.data("write", "-f", "redox/keys/main/rotate")
+	first.kill()
+
+	leader := awaitLeader(t, nodes[1:])
+	e.person = leader.operator()
+	set := fmt.Sprintf(`{"keys":[%s,%s]}`, old["public_jwk"], pending["pending_public_jwk"])
+	if err := e.redox.SetJWKSet("client-1", json.RawMessage(set)); err != nil {
+		t.Fatal(err)
+	}
+	if active := e.data("write", "-f", "redox/keys/main/activate"); active["kid"] != pending["pending_kid"] {
+		t.Errorf("%v is active, not %v", active["kid"], pending["pending_kid"])
+	}
+	leader.learnKeys()
+	token := e.data("read", "redox/token")
+	if token["key_id"] != pending["pending_kid"] || e.opens(fmt.Sprint(token["access_token"])) != http.StatusOK {
+		t.Errorf("the token is of kid %v", token["key_id"])
+	}
+}
+
+// awaitVoters waits until all nodes of a cluster have a vote: before, it does not survive the loss of one.
+func awaitVoters(t testing.TB, leader *raftNode, count int) {
+	t.Helper()
+	await(t, "all nodes to have a vote", func() bool {
+		r := leader.run(leader.rootToken, "", "operator", "raft", "list-peers", "-format=json")
+		return strings.Count(r.stdout, `"voter": true`) == count
+	})
+}
+
+// awaitLeader waits until one of the nodes has become the active one.
+func awaitLeader(t testing.TB, nodes []*raftNode) (leader *raftNode) {
+	t.Helper()
+	await(t, "a new leader", func() bool {
+		for _, node := range nodes {
+			response, err := http.Get(node.address + "/v1/sys/health")
+			if err != nil {
+				continue
+			}
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK { // a standby answers 429
+				leader = node
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+// await waits for another process to come to a state that it tells nobody of.
+func await(t testing.TB, what string, reached func() bool) {
+	t.Helper()
+	deadline := time.After(startTimeout)
+	for !reached() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }

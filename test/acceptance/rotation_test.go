@@ -26,8 +26,8 @@ func TestRotationWithoutAPause(t *testing.T) {
 				e := newEngine(t, sandbox.Options{TokenLifetime: 2 * time.Second})
 				r := newRotated(e, algorithm, registration)
 				readers := r.startReaders()
-				for range 3 {
-					r.rotate()
+				for round := range 3 {
+					r.rotate(round == 1)
 				}
 				readers.stop()
 				// Within two seconds of a mint a fresh token is the one just minted, so its key is looked at by trying it.
@@ -89,16 +89,23 @@ func (r *rotated) apiKey() sandbox.APIKey {
 	return key
 }
 
-// rotate goes through one rotation, doing what an operator of this way of registration does.
-func (r *rotated) rotate() {
+// rotate goes through one rotation, doing what an operator of this way of registration does: one who replaces the JWK in
+// the dashboard, instead of adding to it, where there is a dashboard to work with.
+func (r *rotated) rotate(replace bool) {
 	r.t.Helper()
 	before := r.data("read", r.at("keys/main"))
 	pending := r.data("write", "-f", r.at("keys/main/rotate"))
 	if r.registration == "manual" {
 		r.refused(http.StatusBadRequest, "write", "-f", r.at("keys/main/activate")) // forgotten: nothing happens
 		set := fmt.Sprintf(`{"keys":[%s,%s]}`, before["public_jwk"], pending["pending_public_jwk"])
+		if replace {
+			set = fmt.Sprintf(`{"keys":[%s]}`, pending["pending_public_jwk"])
+		}
 		if err := r.redox.SetJWKSet("client-1", json.RawMessage(set)); err != nil {
 			r.t.Fatal(err)
+		}
+		if replace {
+			r.awaitTokenOf(pending["pending_kid"])
 		}
 	}
 	// The worker may have been faster, where nobody has to do anything: then activate has nothing to do.
@@ -120,6 +127,12 @@ func (r *rotated) rotate() {
 			r.t.Fatal(err)
 		}
 	}
+}
+
+// awaitTokenOf waits until the readers get tokens that the version with this kid signed for.
+func (r *rotated) awaitTokenOf(kid any) {
+	r.t.Helper()
+	await(r.t, "a token of the new version", func() bool { return r.data("read", r.at("token"))["key_id"] == kid })
 }
 
 // publishedKids reads the JWKS as anybody may.

@@ -167,7 +167,7 @@ func learnKey(name, entry string) error {
 
 // json runs a vault command whose output is not recorded, and decodes it.
 func (s *vaultServer) json(into any, arguments ...string) error {
-	r := s.runUnrecorded(rootToken, "", arguments...)
+	r := s.runUnrecorded(s.rootToken, "", arguments...)
 	if r.code != 0 {
 		return errors.New(r.stderr)
 	}

@@ -182,6 +182,12 @@ func (s *vaultServer) stop() {
 	}
 }
 
+// kill ends the server as a crash does, its plugin processes with it.
+func (s *vaultServer) kill() {
+	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL)
+	<-s.ended
+}
+
 // registerPlugin puts the plugin into the catalog as an operator does: by checksum and version.
 func (s *vaultServer) registerPlugin() error {
 	binary, err := os.ReadFile(pluginFile)
