@@ -245,7 +245,8 @@ func TestWritesAreForwarded(t *testing.T) {
 		})
 		m.eachOperation(func(_ *framework.Path, operation logical.Operation, path string) {
 			_, err := m.request(operation, path, nil)
-			want := slices.Contains(writes, path) && operation != logical.ReadOperation
+			want := slices.Contains(writes, path) && operation != logical.ReadOperation ||
+				path == "wrapping_key" // whose first read writes
 			if forwarded := err == logical.ErrReadOnly; forwarded != want {
 				t.Errorf("%s %s is forwarded: %v (%v)", operation, path, forwarded, err)
 			}
@@ -335,7 +336,7 @@ func TestPatterns(t *testing.T) {
 		"config", "info", "roles", "roles/", "roles/a", "keys", "keys/", "keys/a", "keys/a/import", "keys/import",
 		"keys/a/rotate", "keys/a/activate", "keys/a/abandon", "keys/a/retire", "keys/a/register", "keys/rotate/rotate",
 		"keys/import/import", "jwks", "jwks/a", "token", "token/a", "token/config",
-		"assertion", "assertion/a", "check", "check/a",
+		"assertion", "assertion/a", "check", "check/a", "wrapping_key",
 	} {
 		p := m.Route(path)
 		if p == nil {
@@ -359,7 +360,7 @@ func TestPatterns(t *testing.T) {
 		"keys/a/importx", "keys//import", "keys/a/b/import", "keysx",
 		"jwks/", "jwks//", "jwks/a/", "jwks/a/b", "jwksa", "xjwks",
 		"token/", "token//", "token/a/", "token/a/b", "tokena", "token/a b", "token/a\n", "token/ä",
-		"assertion/", "assertion/a/b", "check/", "check/a/b", "metrics/a", "wrapping_key/a",
+		"assertion/", "assertion/a/b", "check/", "check/a/b", "metrics/a", "wrapping_key/", "wrapping_key/a",
 	} {
 		if p := m.Route(path); p != nil {
 			t.Errorf("%q is taken for a path of %s", path, p.Pattern)

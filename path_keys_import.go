@@ -4,27 +4,59 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"hash"
 	"maps"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-const privateKeyField = "private_key"
+const (
+	privateKeyField     = "private_key"
+	ciphertextField     = "ciphertext"
+	hashFunctionField   = "hash_function"
+	defaultHashFunction = "SHA256"
+)
+
+// hashFunctions are those that Vault's transit engine takes, too. SHA-1 is no weakness here: OAEP needs no hash that
+// resists collisions.
+var (
+	hashFunctionNames = []any{"SHA1", "SHA224", "SHA256", "SHA384", "SHA512"}
+	hashFunctions     = map[string]func() hash.Hash{
+		"SHA1": sha1.New, "SHA224": sha256.New224, "SHA256": sha256.New, "SHA384": sha512.New384, "SHA512": sha512.New,
+	}
+)
 
 func (b *backend) pathKeysImport() *framework.Path {
 	return &framework.Path{
 		Pattern: "keys/" + framework.GenericNameRegex("name") + "/import",
 		Fields: map[string]*framework.FieldSchema{
 			"name": nameField("Name of the key."),
-			privateKeyField: {Type: framework.TypeString, Required: true,
-				Description: "The private key: PEM (PKCS#8, PKCS#1, SEC 1) or JWK, as a string; a JWK may also be given as a JSON object. " +
+			privateKeyField: {Type: framework.TypeString,
+				Description: "The private key in clear: PEM (PKCS#8, PKCS#1, SEC 1) or JWK, as a string; a JWK may also be given as a JSON object. " +
 					"RSA of at least 2048 bits signs RS384, P-384 signs ES384.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "textarea"}},
+			ciphertextField: {Type: framework.TypeString,
+				Description: "Instead of private_key: the private key wrapped under wrapping_key, in base64. First 512 bytes, an " +
+					"AES-256 key encrypted with RSA-OAEP; the rest, the private key as PKCS#8 DER wrapped with the AES key " +
+					"(AES-KWP, RFC 5649).",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Ciphertext", EditType: "textarea"}},
+			hashFunctionField: {Type: framework.TypeString, Default: defaultHashFunction, AllowedValues: hashFunctionNames,
+				Description: "With ciphertext: the hash of the RSA-OAEP encryption and of its mask generation function. " +
+					"SHA1, SHA224, SHA256 (default), SHA384 or SHA512.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Hash function"}},
 			"kid": {Type: framework.TypeString,
-				Description:  "Key ID under which Redox knows the public key. Default: the JWK's, else the RFC 7638 thumbprint.",
+				Description: "Key ID under which Redox knows the public key. " +
+					"Default: that of a JWK in private_key, else the RFC 7638 thumbprint.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"}},
 			"deletion_allowed": {Type: framework.TypeBool,
 				Description:  "Whether the key may be deleted. Default: false.",
@@ -42,6 +74,16 @@ Redox dashboard generates for download; or, where there is a key of that name,
 adds it as the pending version, as keys/NAME/rotate does with a generated one:
 
     vault write redox/keys/NAME/import private_key=@key.json
+
+Give kid=… where the key's file does not say it. To keep the key out of sight of
+whatever is between you and Vault, wrap it first. If it is in key.pem:
+
+    openssl pkcs8 -topk8 -nocrypt -in key.pem -outform DER | openssl base64 -A -out key.b64
+    vault transit import redox/keys/NAME @key.b64 kid=KID
+    rm key.b64
+
+This encrypts it under the key that wrapping_key gives, and writes the result to
+keys/NAME/import as ciphertext. See wrapping_key for how to wrap it yourself.
 
 The kid must be the one under which Redox knows the key. A key that has lived
 outside Vault may have been copied there, so plan to replace it with one that is
@@ -72,10 +114,63 @@ func flattenJWK(data map[string]any) map[string]any {
 	return flat
 }
 
+// importedKey gives the key that the request brings, in clear or wrapped, and the kid that came with it.
+func importedKey(ctx context.Context, storage logical.Storage, data *framework.FieldData) (
+	key *privateKey, kid string, err error,
+) {
+	inClear, _ := data.Get(privateKeyField).(string)
+	ciphertext, _ := data.Get(ciphertextField).(string)
+	hashName, _ := data.Get(hashFunctionField).(string)
+	switch {
+	case inClear == "" && ciphertext == "":
+		return nil, "", refusedKey("it is missing or empty, and so is "+ciphertextField,
+			acceptedForms+", or wrapped, as the help of wrapping_key says, as "+ciphertextField)
+	case inClear != "" && ciphertext != "":
+		return nil, "", fieldError(ciphertextField, "give only one of them", "it is given together with %s", privateKeyField)
+	case ciphertext != "":
+		key, err = unwrapKey(ctx, storage, ciphertext, cmp.Or(hashName, defaultHashFunction))
+		return key, "", err
+	case isGiven(data, hashFunctionField):
+		return nil, "", fieldError(hashFunctionField, "leave it out", "it is for %s only", ciphertextField)
+	default:
+		return parsePrivateKey(inClear)
+	}
+}
+
+// unwrapKey opens a wrapped private key with this mount's wrapping key.
+func unwrapKey(ctx context.Context, storage logical.Storage, ciphertext, hashName string) (*privateKey, error) {
+	// SHA-256 is what the standard calls it.
+	newHash := hashFunctions[strings.Replace(strings.ToUpper(hashName), "SHA-", "SHA", 1)]
+	if newHash == nil {
+		return nil, fieldError(hashFunctionField, "give SHA1, SHA224, SHA256, SHA384 or SHA512",
+			"the value is not a hash function that is known here")
+	}
+	if len(ciphertext) > mostImportBytes {
+		return nil, fieldError(ciphertextField, "give one wrapped private key alone",
+			"it is longer than %d bytes", mostImportBytes)
+	}
+	wrapped, err := base64.StdEncoding.DecodeString(strings.TrimSpace(ciphertext))
+	if err != nil {
+		return nil, fieldError(ciphertextField, "encode it, for example with: openssl base64 -A", "it is not base64")
+	}
+	wrapping, err := loadWrappingKey(ctx, storage)
+	if err != nil {
+		return nil, err
+	}
+	if wrapping == nil {
+		return nil, fieldError(ciphertextField, "read wrapping_key, which makes one, and wrap the key under that",
+			"it can't be unwrapped, since this mount has no wrapping key yet")
+	}
+	key, err := wrapping.unwrap(wrapped, newHash())
+	if user := (*userError)(nil); errors.As(err, &user) {
+		return nil, &userError{field: ciphertextField, problem: user.problem, wayOut: user.wayOut}
+	}
+	return key, err
+}
+
 func (b *backend) keyImport(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	input, _ := data.Get(privateKeyField).(string)
-	key, kid, err := parsePrivateKey(input)
+	key, kid, err := importedKey(ctx, req.Storage, data)
 	if err != nil {
 		return nil, err
 	}

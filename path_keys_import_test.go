@@ -96,8 +96,8 @@ func explicitCurve() any {
 		coefficients{new(big.Int).Sub(params.P, big.NewInt(3)).Bytes(), params.B.Bytes()}, base, params.N, 1}
 }
 
-// rsaMembers writes an RSA JWK for any two factors, prime or not, with a d, dp, dq and qi that fit to them.
-func rsaMembers(p, q *big.Int) map[string]any {
+// rsaOf gives an RSA key for any two factors, prime or not, with a d, dp, dq and qi that fit to them.
+func rsaOf(p, q *big.Int) *rsa.PrivateKey {
 	one, e := big.NewInt(1), big.NewInt(65537)
 	p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
 	gcd := new(big.Int).GCD(nil, nil, p1, q1)
@@ -105,10 +105,19 @@ func rsaMembers(p, q *big.Int) map[string]any {
 	if d == nil {
 		panic("e has no inverse: give other factors")
 	}
-	members := fields{"kty": "RSA"}
+	key := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: new(big.Int).Mul(p, q), E: 65537}, D: d, Primes: []*big.Int{p, q}}
+	crt := &key.Precomputed
+	crt.Dp, crt.Dq, crt.Qinv = new(big.Int).Mod(d, p1), new(big.Int).Mod(d, q1), new(big.Int).ModInverse(q, p)
+	return key
+}
+
+// rsaMembers writes it as JWK.
+func rsaMembers(p, q *big.Int) map[string]any {
+	key := rsaOf(p, q)
+	members := fields{"kty": "RSA", "e": "AQAB"}
 	for name, n := range map[string]*big.Int{
-		"n": new(big.Int).Mul(p, q), "e": e, "d": d, "p": p, "q": q,
-		"dp": new(big.Int).Mod(d, p1), "dq": new(big.Int).Mod(d, q1), "qi": new(big.Int).ModInverse(q, p),
+		"n": key.N, "d": key.D, "p": p, "q": q,
+		"dp": key.Precomputed.Dp, "dq": key.Precomputed.Dq, "qi": key.Precomputed.Qinv,
 	} {
 		members[name] = base64urlUInt(n)
 	}
@@ -328,6 +337,7 @@ var refusable = sync.OnceValue(func() []importCase {
 		{name: "close primes", input: rsaMembers(smallest, nextPrime(smallest)), want: "do not belong together"},
 		{name: "composite prime", input: rsaMembers(composite, prime(1024)), want: "do not belong together"},
 		{name: "composite prime, q", input: rsaMembers(prime(1024), composite), want: "do not belong together"},
+		{name: "composite prime in PKCS#8", input: pkcs8Text(rsaOf(composite, prime(1024))), want: "do not belong together"},
 		{name: "three primes in JWK",
 			input: rsaWith(fields{"oth": []any{fields{"r": "AQAB", "d": "AQAB", "t": "AQAB"}}}),
 			key:   rsaKey, want: "exactly two primes"},
@@ -379,12 +389,12 @@ var refusable = sync.OnceValue(func() []importCase {
 			input: pemText("EC PARAMETERS", must(asn1.Marshal(oidP384))) + "text\n" + ecText, key: ecKey,
 			want: "no private key"},
 		{name: "data after DER", input: pemText("PRIVATE KEY", append(bytes.Clone(rsaDER), 0)), key: rsaKey,
-			want: "trailing data inside the PEM block"},
+			want: "trailing data within the key's encoding"},
 		{name: "data after SEC 1", input: pemText("EC PRIVATE KEY", append(bytes.Clone(ecSEC1), 5, 0)), key: ecKey,
-			want: "trailing data inside the PEM block"},
+			want: "trailing data within the key's encoding"},
 		{name: "data after SEC 1 inside PKCS#8",
 			input: pemText("PRIVATE KEY", pkcs8EC(append(bytes.Clone(ecSEC1), 5, 0), asn1.RawValue{})),
-			key:   ecKey, want: "trailing data inside the PEM block"},
+			key:   ecKey, want: "trailing data within the key's encoding"},
 		{name: "public point of another key",
 			input: pemText("EC PRIVATE KEY", sec1(ecKey, oidP384, otherPoint)), key: ecKey,
 			want: "do not belong together"},
@@ -509,7 +519,7 @@ var refusable = sync.OnceValue(func() []importCase {
 			want: "\"x\" is missing or not base64url"},
 
 		// No key at all.
-		{name: "empty", input: "", want: "missing or empty; give one unencrypted private key"},
+		{name: "empty", input: "", want: "missing or empty, and so is ciphertext; give one unencrypted private key"},
 		{name: "blanks", input: " \r\n\t", want: "missing or empty"},
 		{name: "null", input: nil, want: "neither a string nor a JSON object; give one unencrypted private key"},
 		{name: "words", input: "correct horse battery staple", want: "neither PEM nor a JWK"},
@@ -552,12 +562,12 @@ func TestImportRefusesOtherFields(t *testing.T) {
 		input fields
 		want  []string
 	}{
-		"nothing":        {nil, []string{"private_key: it is missing or empty; give one"}},
+		"nothing":        {nil, []string{"private_key: it is missing or empty, and so is ciphertext; give one"}},
 		"kid":            {fields{"private_key": text, "kid": "a\nb"}, []string{"kid: ", "printable ASCII"}},
 		"kid of the JWK": {fields{"private_key": changed(members, fields{"kid": "a\nb"})}, []string{"kid: ", "printable ASCII"}},
 		"long kid":       {fields{"private_key": text, "kid": strings.Repeat("k", 513)}, []string{"kid: ", "512"}},
 		"field of keys/main": {fields{"private_key": text, "algorithm": "ES384"},
-			[]string{"algorithm: unknown field", "deletion_allowed, kid, private_key"}},
+			[]string{"algorithm: unknown field", "ciphertext, deletion_allowed, hash_function, kid, private_key"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)
@@ -616,7 +626,7 @@ func TestPrivateKeyInTheWrongPlace(t *testing.T) {
 	for path, names := range map[string][]string{
 		"keys/main":       {"algorithm", "rsa_bits", "kid", "deletion_allowed"},
 		"keys/new":        {"algorithm", "rsa_bits", "kid", "deletion_allowed"},
-		"keys/new/import": {"kid", "deletion_allowed"},
+		"keys/new/import": {"kid", "deletion_allowed", "ciphertext", "hash_function"},
 		"config":          {"client_id", "key", "scope", "base_url", "audience", "jku", "ca_pem", "assertion_ttl", "max_retries"},
 		"roles/new":       {"client_id", "key", "scope", "jku", "min_ttl", "leased"},
 	} {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -80,7 +81,9 @@ func TestRotation(t *testing.T) {
 	if next, _ := rotated["next_step"].(string); !strings.Contains(next, "pending_public_jwk") {
 		t.Errorf("next step: %q", next)
 	}
-	m.wantKids("jwks/main", first["kid"].(string), rotated["pending_kid"].(string))
+	published := []string{first["kid"].(string), rotated["pending_kid"].(string)}
+	slices.Sort(published)
+	m.wantKids("jwks/main", published...)
 	m.wantStates("main", "active pending")
 
 	// Redox does not know it yet: nothing changes, and who waits is told.

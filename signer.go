@@ -17,6 +17,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"math/big"
 	"slices"
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
 )
 
 // The signature algorithms that Redox accepts (REDOX.md, RFC 7518 section 3.1).
@@ -43,8 +45,8 @@ const (
 	primalityRounds = 20
 )
 
-// privateKey owns a signing key. It prints as nothing: formatting it, also with %#v, or encoding it as JSON shows no
-// byte of the key. Sealed storage is the only place its bytes go to.
+// privateKey owns a signing key, or the key that opens wrapped imports. It prints as nothing: formatting it, also with
+// %#v, or encoding it as JSON shows no byte of the key. Sealed storage is the only place its bytes go to.
 type privateKey struct {
 	algorithm string
 	key       crypto.Signer // *rsa.PrivateKey or *ecdsa.PrivateKey
@@ -306,6 +308,48 @@ func checkRSALengths(n, p, q *big.Int) error {
 	return nil
 }
 
+// errUnwrap is all that is said of a ciphertext that does not open: which step failed would help somebody who has
+// caught one and tries changed copies of it.
+var errUnwrap = refusedKey("it can't be unwrapped",
+	"wrap the key again: read wrapping_key for the public key of this mount, and give hash_function if the AES key was "+
+		"encrypted with another hash than SHA256")
+
+// unwrap opens a key that a user has wrapped in the form that Vault's transit engine takes: an AES-256 key encrypted
+// with RSA-OAEP under this key, then the PKCS#8 DER of the private key wrapped with that AES key (AES-KWP, RFC 5649).
+// The key is checked as in parsePrivateKey, and the memory it was opened in wiped.
+func (k *privateKey) unwrap(ciphertext []byte, oaepHash hash.Hash) (*privateKey, error) {
+	wrapping, ok := k.key.(*rsa.PrivateKey)
+	if !ok || len(ciphertext) < wrapping.Size() {
+		return nil, errUnwrap
+	}
+	aesKey, err := rsa.DecryptOAEP(oaepHash, nil, wrapping, ciphertext[:wrapping.Size()], nil)
+	defer clear(aesKey)
+	if err != nil || len(aesKey) != 32 { // NewKWP would take 16, too
+		return nil, errUnwrap
+	}
+	kwp, err := subtle.NewKWP(aesKey)
+	if err != nil {
+		return nil, errUnwrap
+	}
+	der, err := kwp.Unwrap(ciphertext[wrapping.Size():])
+	defer clear(der)
+	if err != nil {
+		return nil, errUnwrap
+	}
+	if pkcs8Content(der) == nil {
+		return nil, refusedKey("what was wrapped is not PKCS#8 DER",
+			"wrap what this writes: openssl pkcs8 -topk8 -nocrypt -in key.pem -outform DER -out key.der")
+	}
+	key, err := parsePKCS8(der)
+	if err != nil {
+		return nil, err
+	}
+	if err := key.checkRSA(); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
 const pemBegin = "-----BEGIN "
 
 // parsePEM reads exactly one PEM block. "EC PARAMETERS", which openssl writes before an EC key, may precede it.
@@ -337,15 +381,13 @@ func parsePEM(input string) (*privateKey, error) {
 			"decrypt it first, for example with: openssl pkey -in encrypted.pem -out key.pem")
 	}
 
-	var parse func(der []byte) (any, error)
-	content := block.Bytes // PKCS#1 or SEC 1
 	switch block.Type {
 	case "PRIVATE KEY":
-		parse, content = x509.ParsePKCS8PrivateKey, pkcs8Content(block.Bytes)
+		return parsePKCS8(block.Bytes)
 	case "RSA PRIVATE KEY":
-		parse = func(der []byte) (any, error) { return x509.ParsePKCS1PrivateKey(der) }
+		return parseDER(block.Bytes, block.Bytes, x509.ParsePKCS1PrivateKey)
 	case "EC PRIVATE KEY":
-		parse = func(der []byte) (any, error) { return x509.ParseECPrivateKey(der) }
+		return parseDER(block.Bytes, block.Bytes, x509.ParseECPrivateKey)
 	case "PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE":
 		return nil, refusedKey("it is a public key", "give the private key that belongs to it")
 	case "OPENSSH PRIVATE KEY":
@@ -353,21 +395,30 @@ func parsePEM(input string) (*privateKey, error) {
 	default:
 		return nil, refusedKey("the PEM block is not a private key", acceptedForms)
 	}
-	if hasTrailingData(block.Bytes) || hasTrailingData(content) {
-		return nil, refusedKey("there is trailing data inside the PEM block", exportAgain)
+}
+
+func parsePKCS8(der []byte) (*privateKey, error) {
+	return parseDER(der, pkcs8Content(der), x509.ParsePKCS8PrivateKey)
+}
+
+// parseDER reads a key with one of x509's parsers, and checks what they do not look at. content is the PKCS#1 or SEC 1
+// structure, which is inside the DER or is all of it.
+func parseDER[T any](der, content []byte, parse func(der []byte) (T, error)) (*privateKey, error) {
+	if hasTrailingData(der) || hasTrailingData(content) {
+		return nil, refusedKey("there is trailing data within the key's encoding", exportAgain)
 	}
 	if err := checkPKCS1(content); err != nil {
 		return nil, err
 	}
-	key, err := parse(block.Bytes)
+	parsed, err := parse(der)
 	if err != nil {
-		return nil, refusedKey("the key in the PEM block is malformed, cut off, inconsistent, or of an unknown kind or curve",
+		return nil, refusedKey("the key is malformed, cut off, inconsistent, or of an unknown kind or curve",
 			exportAgain+", an EC key with a named curve")
 	}
-	if key, ok := key.(*ecdsa.PrivateKey); ok && !publicPointMatches(key, content) {
+	if key, ok := any(parsed).(*ecdsa.PrivateKey); ok && !publicPointMatches(key, content) {
 		return nil, refusedKey("the private and the public part of the EC key do not belong together", exportAgain)
 	}
-	return newPrivateKey(key)
+	return newPrivateKey(parsed)
 }
 
 // hasTrailingData says whether something follows the first ASN.1 value.

@@ -29,6 +29,7 @@ var goldenEntries = map[string]string{
 	configStorageKey:            "testdata/entries/v1-config.json",
 	rolesStoragePrefix + "team": "testdata/entries/v1-role.json",
 	keysStoragePrefix + "main":  "testdata/entries/v1-key.json", // a throw-away key
+	wrappingKeyStorage:          wrappingKeyGolden,
 }
 
 // goldenKeyBeforeRotation is a key as it was stored before keys could be rotated. The same throw-away key.
@@ -86,6 +87,7 @@ func TestStoredEntriesHaveTheFormOfTheGoldenOnes(t *testing.T) {
 	m.write("keys/main", map[string]any{"algorithm": algorithmES384})
 	m.write("config", nil)
 	m.write("roles/team", nil)
+	m.read("wrapping_key")
 	stored := m.storage.snapshot()
 	if len(stored) != len(goldenEntries) {
 		t.Errorf("stored are %v", slices.Sorted(maps.Keys(stored)))

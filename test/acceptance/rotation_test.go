@@ -50,7 +50,6 @@ func TestRotationWithoutAPause(t *testing.T) {
 type rotated struct {
 	*engine
 	registration string
-	policy       person // who may only read tokens
 }
 
 const foreignJWK = `{"kty":"EC","kid":"foreign","crv":"P-384","x":"AAAA","y":"AAAA","note":"of somebody else"}`

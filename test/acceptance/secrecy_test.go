@@ -122,7 +122,11 @@ func learnKeys(s *vaultServer) error {
 		if mount.Type != pluginName {
 			continue
 		}
-		prefix := "sys/raw/logical/" + mount.UUID + "/keys"
+		storage := "sys/raw/logical/" + mount.UUID
+		if err := learnWrappingKey(s, path, storage+"/wrapping_key"); err != nil {
+			return err
+		}
+		prefix := storage + "/keys"
 		var names []string
 		if s.json(&names, "list", "-format=json", prefix) != nil {
 			continue // no key there
@@ -138,6 +142,25 @@ func learnKeys(s *vaultServer) error {
 		}
 	}
 	return nil
+}
+
+// learnWrappingKey reads a mount's wrapping key, if it has one.
+func learnWrappingKey(s *vaultServer, mount, path string) error {
+	var entry struct{ Data struct{ Value string } }
+	if s.json(&entry, "read", "-format=json", path) != nil {
+		return nil // most mounts have none
+	}
+	var stored struct {
+		PrivateKey []byte `json:"private_key"`
+	}
+	if err := json.Unmarshal([]byte(entry.Data.Value), &stored); err != nil {
+		return fmt.Errorf("the stored wrapping key of %s is not as expected", mount)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(stored.PrivateKey)
+	if err != nil {
+		return fmt.Errorf("the stored wrapping key of %s is not as expected", mount)
+	}
+	return output.scanner.AddKey(mount+"wrapping_key", key)
 }
 
 // learnKey takes the private keys out of a stored entry.

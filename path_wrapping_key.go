@@ -1,0 +1,129 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// wrappingKeyBits is the size that tools made for Vault's transit engine count on: what they send begins with 512 bytes
+// that this key encrypted.
+const wrappingKeyBits = 4096
+
+// wrappingKey is the key pair under which private keys are wrapped for import.
+type wrappingKey struct {
+	header
+
+	PrivateKey sealedPrivateKey `json:"private_key"`
+}
+
+// loadWrappingKey reads the mount's wrapping key, nil when none has been made.
+func loadWrappingKey(ctx context.Context, storage logical.Storage) (*privateKey, error) {
+	stored := &wrappingKey{}
+	found, err := readEntry(ctx, storage, wrappingKeyStorage, stored)
+	if err != nil || !found {
+		return nil, err
+	}
+	key, err := stored.PrivateKey.open()
+	if err != nil || rsaSize(key.public()) != wrappingKeyBits {
+		return nil, unreadableEntry(wrappingKeyStorage)
+	}
+	return key, nil
+}
+
+func (b *backend) pathWrappingKey() *framework.Path {
+	return &framework.Path{
+		Pattern:      "wrapping_key",
+		DisplayAttrs: display("wrapping-key"),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			// The first read writes.
+			logical.ReadOperation: changing(b.wrappingKeyRead, "Read the public key to wrap private keys with.",
+				ok("The wrapping key.", map[string]*framework.FieldSchema{
+					"public_key": answerField(framework.TypeString, "Public half of the RSA-4096 wrapping key, as PEM."),
+				})),
+		},
+		HelpSynopsis: "The public key to wrap private keys with, before they are imported.",
+		HelpDescription: `
+A private key that is imported with keys/NAME/import travels to Vault in the
+request. Wrapped, it is encrypted before it leaves the machine it is on, and
+only this mount can open it: no proxy, log or audit device on the way sees it.
+
+The wrapping key is an RSA key of 4096 bits. The first read makes it, which takes
+some seconds; its private half never leaves Vault. Read it over a connection
+that you trust: who can exchange it on the way can open what you wrap with it.
+
+If the private key is in key.pem, the vault command does the wrapping:
+
+    openssl pkcs8 -topk8 -nocrypt -in key.pem -outform DER | openssl base64 -A -out key.b64
+    vault transit import redox/keys/NAME @key.b64
+    rm key.b64
+
+Despite its name that command works here, too: the wrapped form is the one of
+Vault's transit engine, so tools made for that do. To wrap it yourself:
+
+    vault read -field=public_key redox/wrapping_key > wrapping-key.pem
+
+ 1. Make a random AES key of 256 bits.
+ 2. Encrypt it with the wrapping key: RSA-OAEP with SHA-256, which gives 512
+    bytes.
+ 3. Wrap the private key, as PKCS#8 DER, with the AES key: AES-KWP (RFC 5649).
+ 4. Join the two, encode them as base64, and give that as ciphertext:
+      vault write redox/keys/NAME/import ciphertext=@ciphertext.b64
+
+docs/import.md in the plugin's repository has the openssl commands for that.
+`,
+	}
+}
+
+func (b *backend) wrappingKeyRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (
+	*logical.Response, error,
+) {
+	key, err := loadWrappingKey(ctx, req.Storage)
+	if err == nil && key == nil {
+		key, err = b.makeWrappingKey(ctx, req.Storage)
+	}
+	if err != nil {
+		return nil, err
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.public())
+	if err != nil {
+		return nil, errors.New("the public key can't be encoded")
+	}
+	return &logical.Response{Data: map[string]any{
+		"public_key": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
+	}}, nil
+}
+
+// makeWrappingKey stores a wrapping key. When another request has stored one meanwhile, that one counts.
+func (b *backend) makeWrappingKey(ctx context.Context, storage logical.Storage) (*privateKey, error) {
+	// Before the lock: this takes seconds, and nobody need wait for it.
+	made, err := generatePrivateKey(algorithmRS384, wrappingKeyBits)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := made.seal()
+	if err != nil {
+		return nil, err
+	}
+
+	unlock, err := b.writes.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	stored, err := loadWrappingKey(ctx, storage)
+	if err != nil || stored != nil {
+		return stored, err
+	}
+	if err := writeEntry(ctx, storage, wrappingKeyStorage, &wrappingKey{PrivateKey: sealed}); err != nil {
+		return nil, err
+	}
+	return made, nil
+}
