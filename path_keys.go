@@ -397,6 +397,14 @@ func (b *backend) validateKey(ctx context.Context, storage logical.Storage, k *s
 	if err == nil && r == nil {
 		err = fieldError("platform_role", "create it first with a write to roles/"+k.PlatformRole, "there is no role named %q", k.PlatformRole)
 	}
+	if err != nil {
+		return err
+	}
+	c, _, err := loadConfig(ctx, storage)
+	if err == nil && r.overlay(*c).Key == k.name {
+		// Its own public key nobody could register, once the one that Redox knows is gone.
+		err = fieldError("platform_role", "give it a key of its own in roles/"+k.PlatformRole, "role %q signs with this key itself", k.PlatformRole)
+	}
 	return err
 }
 

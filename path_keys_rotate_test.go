@@ -470,6 +470,9 @@ func TestKeySettingRefusals(t *testing.T) {
 	} {
 		m.refusedWith(logical.UpdateOperation, "keys/main", c.settings, c.want...)
 	}
+	m.write("roles/own", nil) // inherits the key
+	m.refusedWith(logical.UpdateOperation, "keys/main", map[string]any{"registration": "platform", "platform_role": "own"},
+		"platform_role", "own", "signs with this key itself")
 	m.write("keys/main", map[string]any{"rotation_period": "24h"})
 	if next := m.write("keys/main", map[string]any{"rotation_period": nil})["next_rotation_time"]; next != "" {
 		t.Errorf("without a period, the next rotation is at %v", next)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -42,20 +43,38 @@ func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotat
 	if err != nil {
 		return err
 	}
+	var accessToken string
+	var failed error // what would fail for each further user, too
+	if len(clients) > 0 {
+		accessToken, failed = b.platformToken(ctx, k)
+	}
 	var records []registered
 	for user, c := range clients {
 		r := &reconciliation{k: k, user: user, putBack: putBack, acceptance: &stored.Acceptance, before: stored.Registrations}
-		problem := b.reconcile(ctx, r, c)
+		err := failed
+		if err == nil {
+			err = b.reconcile(ctx, r, c, accessToken)
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if problem != "" {
-			b.Logger().Warn("a public key can't be registered at Redox", "key", k.name, "client_id", user.ClientID, "problem", problem)
+		if unanswered(err) {
+			failed = err // waiting once is enough: other work waits behind this
 		}
-		records = append(records, r.outcome(problem)...)
+		records = append(records, r.outcome(b.words(err))...)
+	}
+	if !b.mayWrite() {
+		return nil
 	}
 	slices.SortFunc(records, compareRegistered)
 	return b.storeRegistrations(ctx, k.name, records)
+}
+
+// unanswered says that the Platform API gave no answer, or wants no more requests now.
+func unanswered(err error) bool {
+	var remote *redox.Error
+	return errors.As(err, &remote) && (remote.StatusCode == http.StatusTooManyRequests ||
+		remote.StatusCode == 0 && (remote.Kind == redox.Timeout || remote.Kind == redox.Unavailable))
 }
 
 // showRegistrations tells of each public key whether it is registered.
@@ -63,7 +82,8 @@ func showRegistrations(records []registered) []any {
 	shown := []any{}
 	for _, r := range records {
 		shown = append(shown, map[string]any{
-			"client_id": r.ClientID, "token_url": r.TokenURL, "kid": r.KeyID, "registered": r.Problem == "", "problem": r.Problem,
+			"client_id": r.ClientID, "token_url": r.TokenURL, "kid": r.KeyID,
+			"registered": r.Problem == "", "problem": r.Problem,
 		})
 	}
 	return shown
@@ -84,6 +104,13 @@ func (b *backend) storeRegistrations(ctx context.Context, key string, records []
 	if err != nil || slices.Equal(stored.Registrations, records) {
 		return err
 	}
+	for _, r := range records {
+		known := find(stored.Registrations, r.User, r.KeyID)
+		if r.Problem != "" && (known == nil || known.Problem != r.Problem) {
+			b.Logger().Warn("a public key is not registered at Redox", "key", key, "kid", r.KeyID,
+				"client_id", r.ClientID, "problem", r.Problem)
+		}
+	}
 	stored.Registrations = records
 	return writeEntry(ctx, b.storage, acceptanceStoragePrefix+key, stored)
 }
@@ -101,39 +128,43 @@ type reconciliation struct {
 	change bool              // set is not what is there
 }
 
-// reconcile reads the API key's JWK set, changes it where that is needed, and reads it again. It gives the problem that
-// kept it from doing so.
-func (b *backend) reconcile(ctx context.Context, r *reconciliation, c *client) (problem string) {
-	request, connection, err := b.platformRequest(ctx, r.k.PlatformRole, c)
+// reconcile reads the API key's JWK set, changes it where that is needed, and reads it again.
+func (b *backend) reconcile(ctx context.Context, r *reconciliation, c *client, accessToken string) error {
+	connection, err := b.connections.get(c.CAPEM, b.now)
 	if err != nil {
-		return words(err)
+		return err
+	}
+	request := redox.PlatformRequest{
+		PlatformURL: c.platformURL(), AccessToken: accessToken, APIKeyID: c.ClientID, Timeout: c.RequestTimeout,
 	}
 	there, err := connection.ReadAPIKey(ctx, request)
 	if err != nil {
-		return words(err)
+		return err
 	}
 	if there.JWKSURL != "" {
-		return "this OAuth API key reads a JWKS URL, which the engine does not replace by a JWK set: set registration=jwks_url, " +
-			"or take the URL out in the Redox dashboard"
+		return fieldError("", "set registration=jwks_url, or take the URL out in the Redox dashboard",
+			"this OAuth API key reads a JWKS URL, which the engine does not replace by a JWK set")
 	}
 	r.plan(there.JWKSet)
 	if !r.change || !b.mayWrite() {
-		return ""
+		return nil
 	}
-	if _, err := connection.ReplaceJWKSet(ctx, request, r.set); err != nil {
-		return words(err)
+	if err := connection.ReplaceJWKSet(ctx, request, r.set); err != nil {
+		return err
 	}
 	// Only what is read again counts: somebody else may have replaced the set at the same moment.
 	if there, err = connection.ReadAPIKey(ctx, request); err != nil {
-		return words(err)
+		return err
 	}
-	for i := range r.wanted {
-		if r.wanted[i].Problem == "" && !slices.ContainsFunc(there.JWKSet, hasKeyID(r.wanted[i].KeyID)) {
-			r.wanted[i].Problem = "it was registered, but somebody else changed the JWK set at the same moment; it is tried again"
+	for i, v := range r.versions() {
+		if r.wanted[i].Problem == "" && !slices.ContainsFunc(there.JWKSet, r.isOurs(v)) {
+			r.wanted[i].Confirmed = false
+			r.wanted[i].Problem = "it was registered, but is not there: somebody else changed the JWK set at the " +
+				"same moment; it is tried again"
 		}
 	}
-	b.Logger().Info("public keys were registered at Redox", "key", r.k.name, "client_id", r.user.ClientID)
-	return ""
+	b.Logger().Info("the public keys registered at Redox were changed", "key", r.k.name, "client_id", r.user.ClientID)
+	return nil
 }
 
 // outcome gives what is to be stored: with a problem that concerns all, what was known before.
@@ -143,8 +174,7 @@ func (r *reconciliation) outcome(problem string) []registered {
 	}
 	var records []registered
 	for _, v := range r.versions() {
-		known := r.known(v.KeyID)
-		records = append(records, registered{User: r.user, KeyID: v.KeyID, Confirmed: known != nil && known.Confirmed, Problem: problem})
+		records = append(records, registered{User: r.user, KeyID: v.KeyID, Confirmed: r.confirmed(v), Problem: problem})
 	}
 	return records
 }
@@ -160,35 +190,42 @@ func (r *reconciliation) versions() []*keyVersion {
 	return versions
 }
 
-// known gives what was known before, nil for nothing.
-func (r *reconciliation) known(kid string) *registered {
-	for i := range r.before {
-		if r.before[i].User == r.user && r.before[i].KeyID == kid {
-			return &r.before[i]
+// find gives what is known of a public key at an OAuth API key, nil for nothing.
+func find(records []registered, user rotation.User, kid string) *registered {
+	for i := range records {
+		if records[i].User == user && records[i].KeyID == kid {
+			return &records[i]
 		}
 	}
 	return nil
+}
+
+// confirmed says whether a version has been seen there. Of one that the engine has not looked after so far, its being
+// used says so. Of the others it does not: what was used right after it was put there may have been lost right after.
+func (r *reconciliation) confirmed(v *keyVersion) bool {
+	if known := find(r.before, r.user, v.KeyID); known != nil {
+		return known.Confirmed
+	}
+	return slices.Contains(r.acceptance.Needs(v.Number), r.user)
 }
 
 // plan decides what the JWK set is to be.
 func (r *reconciliation) plan(there []json.RawMessage) {
 	r.set = slices.DeleteFunc(slices.Clone(there), func(jwk json.RawMessage) bool {
 		return slices.ContainsFunc(r.k.Versions, func(v keyVersion) bool {
-			return !v.Held() && !v.Imported && hasKeyID(v.KeyID)(jwk) && r.isOurs(&v, jwk)
+			return !v.Held() && !v.Imported && r.isOurs(&v)(jwk)
 		})
 	})
 	r.change = len(r.set) != len(there)
 	for _, v := range r.versions() {
 		record := registered{User: r.user, KeyID: v.KeyID}
-		known := r.known(v.KeyID)
-		confirmed := known != nil && known.Confirmed || slices.Contains(r.acceptance.Needs(v.Number), r.user)
-		found := slices.IndexFunc(there, hasKeyID(v.KeyID))
+		isOurs, hasKeyID := r.isOurs(v), hasKeyID(v.KeyID)
 		switch {
-		case found >= 0 && !r.isOurs(v, there[found]):
+		case slices.ContainsFunc(there, func(jwk json.RawMessage) bool { return hasKeyID(jwk) && !isOurs(jwk) }):
 			record.Problem = "another public key is registered there under this kid: take it away, or rotate with another kid"
-		case found >= 0:
+		case slices.ContainsFunc(there, isOurs):
 			record.Confirmed = true
-		case confirmed && !r.putBack:
+		case r.confirmed(v) && !r.putBack:
 			record.Confirmed = true
 			record.Problem = "it was there and was taken away by somebody (or this Vault was restored from an older state): " +
 				"if it is to be there, write to keys/" + r.k.name + "/register"
@@ -202,11 +239,14 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 	}
 }
 
-// isOurs says whether a JWK is a version's public key.
-func (r *reconciliation) isOurs(v *keyVersion, raw json.RawMessage) bool {
+// isOurs says whether a JWK is a version's public key, under the version's kid.
+func (r *reconciliation) isOurs(v *keyVersion) func(json.RawMessage) bool {
 	own, err := r.k.jwk(v)
-	var jwk publicJWK
-	return err == nil && json.Unmarshal(raw, &jwk) == nil && jwk.KeyType == own.KeyType && jwk.thumbprint() == own.thumbprint()
+	return func(raw json.RawMessage) bool {
+		var jwk publicJWK
+		return err == nil && json.Unmarshal(raw, &jwk) == nil && jwk.KeyID == v.KeyID &&
+			jwk.KeyType == own.KeyType && jwk.thumbprint() == own.thumbprint()
+	}
 }
 
 func hasKeyID(kid string) func(json.RawMessage) bool {
@@ -218,25 +258,32 @@ func hasKeyID(kid string) func(json.RawMessage) bool {
 	}
 }
 
-// platformRequest prepares a request about a client's OAuth API key, with a token of the platform role.
-func (b *backend) platformRequest(ctx context.Context, platformRole string, c *client) (redox.PlatformRequest, *redox.Client, error) {
-	served, err := b.tokens.Get(ctx, platformRole)
+// platformToken gives a token of the key's platform role. A role that signs with the key itself is refused: once Redox
+// no longer knew the key, nothing could make Redox know the next version.
+func (b *backend) platformToken(ctx context.Context, k *signingKey) (string, error) {
+	served, err := b.tokens.Get(ctx, k.PlatformRole)
 	if err != nil {
-		return redox.PlatformRequest{}, nil, fmt.Errorf("no token of the platform_role: %w", err)
+		return "", fmt.Errorf("no token of the platform_role: %w", err)
 	}
-	connection, err := b.connections.get(c.CAPEM, b.now)
-	return redox.PlatformRequest{
-		PlatformURL: c.platformURL(), AccessToken: served.Value.accessToken, APIKeyID: c.ClientID, Timeout: c.RequestTimeout,
-	}, connection, err
+	if served.Value.keyName == k.name {
+		return "", fieldError("platform_role", "give role "+k.PlatformRole+" a key of its own",
+			"the role signs with this key itself")
+	}
+	return served.Value.accessToken, nil
 }
 
-// words gives an error as it may be shown. Only errors that are made to be shown are; others are storage's.
-func words(err error) string {
+// words gives an error as it may be shown, and nothing for none. Only errors that are made to be shown are; others are
+// storage's, and logged.
+func (b *backend) words(err error) string {
 	var user *userError
 	var remote *redox.Error
-	if errors.As(err, &user) || errors.As(err, &remote) {
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &user), errors.As(err, &remote):
 		return err.Error()
 	}
+	b.Logger().Error("a public key can't be looked after", "error", err)
 	return "it could not be looked after: see the server's log"
 }
 
@@ -248,12 +295,12 @@ func (b *backend) notServed(ctx context.Context, c *client, k *signingKey, kid s
 	}
 	connection, err := b.connections.get(c.CAPEM, b.now)
 	if err != nil {
-		return words(err)
+		return b.words(err)
 	}
 	served, err := connection.ReadJWKSet(ctx, k.PublicJWKSURL, min(c.RequestTimeout, 10*time.Second))
 	switch {
 	case err != nil:
-		return words(err)
+		return b.words(err)
 	case !slices.ContainsFunc(served, hasKeyID(kid)):
 		return "public_jwks_url does not serve the kid " + kid + " yet: a cache in between may hold the JWKS for a minute; " +
 			"if it stays, check that the URL leads to jwks/" + k.name + " or jwks of this mount"
