@@ -320,6 +320,7 @@ func (b *backend) storeNewVersion(ctx context.Context, storage logical.Storage, 
 	if err := b.storeTransitions(ctx, storage, k, []rotation.Transition{transition}); err != nil {
 		return nil, err
 	}
+	b.worker.wakeUp() // to register and to try it
 	return showKey(k, stored)
 }
 

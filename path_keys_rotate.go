@@ -126,7 +126,6 @@ func (b *backend) keyRotate(ctx context.Context, req *logical.Request, data *fra
 	if k, err = existingKey(ctx, req.Storage, "name", name); err != nil {
 		return nil, err
 	}
-	defer b.worker.wakeUp() // to register and to try it
 	return b.storeNewVersion(ctx, req.Storage, k, next, "rotated by an operator")
 }
 

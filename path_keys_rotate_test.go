@@ -233,6 +233,7 @@ func TestUserThatIsGone(t *testing.T) {
 	m.tendNow()
 	m.wantStates("main", "active pending")
 	m.remove("roles/two")
+	m.clock.advance(15 * time.Minute)
 	m.tendNow()
 	m.wantStates("main", "retired active")
 }
@@ -370,6 +371,42 @@ func TestProofDoesNotDiscardItsOwnMint(t *testing.T) {
 	if m.read("token")["access_token"] != token || m.redox.Counters().Token.Requests != requests {
 		t.Error("the promotion threw the token away")
 	}
+}
+
+// TestRolesAreReadWhenNeeded: with thousands of roles, reading all of them every minute would be felt. It is done when a
+// trial is due, or a grace period is over.
+func TestRolesAreReadWhenNeeded(t *testing.T) {
+	m := newReadyMount(t)
+	lists := 0
+	m.storage.onEach(func(operation, key string) error {
+		if operation == "list" && key == rolesStoragePrefix {
+			lists++
+		}
+		return nil
+	})
+	defer m.storage.onEach(nil)
+	want := func(when string, want int) {
+		t.Helper()
+		lists = 0
+		m.tendNow()
+		if lists != want {
+			t.Errorf("%s, all roles are read %d times", when, lists)
+		}
+	}
+	m.read("token")
+	want("settled", 0)
+	rotated := m.write("keys/main/rotate", nil)
+	want("with a new version", 1)
+	want("right after its trial", 0)
+	m.setJWKs("client-1", rotated["pending_public_jwk"])
+	m.clock.advance(time.Minute)
+	want("with a trial due", 1)
+	m.wantStates("main", "retired active")
+	want("within the grace period", 0)
+	m.clock.advance(24 * time.Hour)
+	want("after the grace period", 1)
+	m.wantStates("main", "destroyed active")
+	want("settled again", 0)
 }
 
 // TestLearnedIsKeptUntilItIsStored: what a mint has learned is not lost when storage fails at that moment.
