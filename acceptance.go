@@ -124,9 +124,6 @@ func (b *backend) acceptanceOf(ctx context.Context, storage logical.Storage, k *
 	if err != nil {
 		return nil, err
 	}
-	if k.Registration != registrationPlatform {
-		stored.Registrations = nil // of an earlier way of registration
-	}
 	b.learned.replay(k.name, k.records(), &stored.Acceptance)
 	return stored, nil
 }

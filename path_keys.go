@@ -186,7 +186,7 @@ func showKey(k *signingKey, stored *storedAcceptance) (*logical.Response, error)
 	}
 	data["name"], data["versions"] = k.name, versions
 	data["users"] = showUsers(k, &stored.Acceptance)
-	data["registrations"] = showRegistrations(stored.Registrations)
+	data["registrations"] = showRegistrations(k.registrations(stored))
 	data["next_step"] = nextStep(k, stored)
 	data["next_rotation_time"] = formatTime(k.NextRotationTime)
 	return &logical.Response{Data: data}, nil

@@ -77,6 +77,14 @@ func unanswered(err error) bool {
 		remote.StatusCode == 0 && (remote.Kind == redox.Timeout || remote.Kind == redox.Unavailable))
 }
 
+// registrations are those of the key's present way of registration: what is stored of an earlier one counts no more.
+func (k *signingKey) registrations(stored *storedAcceptance) []registered {
+	if k.Registration != registrationPlatform {
+		return nil
+	}
+	return stored.Registrations
+}
+
 // showRegistrations tells of each public key whether it is registered.
 func showRegistrations(records []registered) []any {
 	shown := []any{}

@@ -128,7 +128,7 @@ func explain(k *signingKey, err error) error {
 
 // nextStep says what somebody has to do so that a rotation goes on, empty when nothing.
 func nextStep(k *signingKey, stored *storedAcceptance) string {
-	for _, r := range stored.Registrations {
+	for _, r := range k.registrations(stored) {
 		if r.Problem != "" {
 			return "Client ID " + r.ClientID + ": " + r.Problem + "."
 		}
