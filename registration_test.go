@@ -50,18 +50,25 @@ func (p *platformProxy) sent() []string {
 	return sent
 }
 
+// handle does with a request what the hook says, and says whether it is answered. The lock makes what a hook has written
+// visible to the test that takes the hook away.
+func (p *platformProxy) handle(r *http.Request, forward func()) (answer bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.requests)
+	p.requests = append(p.requests, r.Method+" "+strings.TrimPrefix(r.URL.Path, "/platform/v1/apikeys/"))
+	if p.hook == nil {
+		forward()
+		return true
+	}
+	return p.hook(n, r.Method, forward)
+}
+
 func newPlatformProxy(t testing.TB, redox http.Handler) *platformProxy {
 	p := &platformProxy{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.mu.Lock()
-		n, hook := len(p.requests), p.hook
-		p.requests = append(p.requests, r.Method+" "+strings.TrimPrefix(r.URL.Path, "/platform/v1/apikeys/"))
-		p.mu.Unlock()
 		recorder := httptest.NewRecorder()
-		forward := func() { redox.ServeHTTP(recorder, r) }
-		if hook == nil {
-			forward()
-		} else if !hook(n, r.Method, forward) {
+		if !p.handle(r, func() { redox.ServeHTTP(recorder, r) }) {
 			conn, _, _ := http.NewResponseController(w).Hijack()
 			_ = conn.(*net.TCPConn).SetLinger(0)
 			_ = conn.Close()
