@@ -176,7 +176,7 @@ func (b *backend) nothingToActivate(ctx context.Context, storage logical.Storage
 
 // notAccepted says who does not accept the pending version, and why: those who were tried, and those who were not.
 func notAccepted(k *signingKey, acceptance *rotation.Acceptance, trials []trial) error {
-	answers := map[string]string{}
+	answers := map[string]string{} // by client ID
 	for _, standing := range acceptance.Waiting(k.records()) {
 		answers[standing.ClientID] = "not tried"
 	}
@@ -185,11 +185,15 @@ func notAccepted(k *signingKey, acceptance *rotation.Acceptance, trials []trial)
 			answers[t.user.ClientID] = t.answer
 		}
 	}
+	clientIDs := map[string][]string{} // by answer: most have the same
+	for _, clientID := range slices.Sorted(maps.Keys(answers)) {
+		clientIDs[answers[clientID]] = append(clientIDs[answers[clientID]], clientID)
+	}
 	problem := "no client ID uses the key, so there is nobody to ask Redox for"
 	if len(answers) > 0 {
-		words := make([]string, 0, len(answers))
-		for _, clientID := range slices.Sorted(maps.Keys(answers)) {
-			words = append(words, fmt.Sprintf("client ID %s: %s", clientID, answers[clientID]))
+		var words []string
+		for _, answer := range slices.Sorted(maps.Keys(clientIDs)) {
+			words = append(words, "client ID "+someOf(clientIDs[answer])+": "+answer)
 		}
 		problem = "Redox does not accept the pending version for every client ID: " + strings.Join(words, "; ")
 	}
