@@ -8,10 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -31,27 +34,43 @@ type publishedSets struct {
 	mu      sync.RWMutex
 	changes uint64
 	sets    *jwkSets // nil until somebody asks, and after a change
+
+	loads singleflight.Group // by changes
 }
 
-// get gives the sets, loaded from storage when they are not in memory. What was loaded is kept only if no key has
-// changed since before it was read.
-func (p *publishedSets) get(load func() (*jwkSets, error)) (*jwkSets, error) {
+// jwksLoadWait bounds the reading of all keys.
+const jwksLoadWait = 20 * time.Second
+
+// get gives the sets. When they are not in memory they are loaded, once for all who ask meanwhile; who gives up does not
+// cancel it for the others. What was loaded is kept only if no key has changed since before it was read.
+func (p *publishedSets) get(ctx context.Context, load func(context.Context) (*jwkSets, error)) (*jwkSets, error) {
 	p.mu.RLock()
 	sets, changes := p.sets, p.changes
 	p.mu.RUnlock()
 	if sets != nil {
 		return sets, nil
 	}
-	sets, err := load()
-	if err != nil {
-		return nil, err
+	loading := p.loads.DoChan(strconv.FormatUint(changes, 10), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), jwksLoadWait)
+		defer cancel()
+		sets, err := load(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.changes == changes {
+			p.sets = sets
+		}
+		return sets, nil
+	})
+	select {
+	case loaded := <-loading:
+		sets, _ := loaded.Val.(*jwkSets)
+		return sets, loaded.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.changes == changes {
-		p.sets = sets
-	}
-	return sets, nil
 }
 
 func (p *publishedSets) drop() {
@@ -81,8 +100,8 @@ With a key's name it holds that key only. The answer is raw JSON:
 	}
 }
 
-func (b *backend) jwksRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	sets, err := b.published.get(func() (*jwkSets, error) { return b.loadSets(ctx, req.Storage) })
+func (b *backend) jwksRead(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	sets, err := b.published.get(ctx, func(ctx context.Context) (*jwkSets, error) { return b.loadSets(ctx, b.storage) })
 	if err != nil {
 		return nil, err
 	}

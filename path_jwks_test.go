@@ -230,3 +230,49 @@ func TestJWKSOfAKeyDeletedWhileItIsRead(t *testing.T) {
 	}
 	m.wantKids("jwks", "kid-a")
 }
+
+// A crowd that nobody knows reads every key from storage once, not once each; and one that gives up does not spoil it
+// for the others.
+func TestJWKSIsLoadedOnceForACrowd(t *testing.T) {
+	m := newMount(t)
+	m.createEC("a")
+	m.restart()
+	const crowd = 50
+	reading, proceed := make(chan struct{}, crowd+1), make(chan struct{})
+	m.storage.onEach(func(operation, key string) error {
+		if operation == "list" {
+			reading <- struct{}{}
+			<-proceed
+		}
+		return nil
+	})
+	defer m.storage.onEach(nil)
+	ask := func(ctx context.Context) error {
+		response, err := m.requestContext(ctx, logical.ReadOperation, "jwks", nil)
+		if err == nil && response.IsError() {
+			err = response.Error()
+		}
+		return err
+	}
+	impatient, cancel := context.WithCancel(context.Background())
+	gaveUp := make(chan error, 1)
+	go func() { gaveUp <- ask(impatient) }()
+	<-reading
+	errs := make(chan error, crowd)
+	for range crowd {
+		go func() { errs <- ask(context.Background()) }()
+	}
+	cancel()
+	if err := <-gaveUp; !errors.Is(err, context.Canceled) {
+		t.Errorf("who gave up got %v", err)
+	}
+	close(proceed)
+	for range crowd {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if len(reading) > 0 {
+		t.Errorf("the keys were read %d times more", len(reading))
+	}
+}
