@@ -25,17 +25,7 @@ import (
 // TestImportDocumentation runs every command of docs/import.md as it is printed there, in a copy of what they need of a
 // clone. Each import makes the key "main", which has to be the one from the file.
 func TestImportDocumentation(t *testing.T) {
-	text, err := os.ReadFile("../../docs/import.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var blocks []string
-	for _, block := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
-		blocks = append(blocks, block[1])
-	}
-	if fences := strings.Count(string(text), "```"); fences != 2*len(blocks) {
-		t.Fatalf("docs/import.md has %d fences, but %d blocks of sh: some are not run", fences, len(blocks))
-	}
+	blocks := documentedCommands(t, "import.md")
 	needOpenSSL(t)
 
 	redox, err := sandbox.Start(sandbox.Options{Log: output.writer("the local Redox")})
@@ -81,6 +71,24 @@ func TestImportDocumentation(t *testing.T) {
 			}
 		}
 	}
+}
+
+// documentedCommands gives the blocks of commands of a page in docs. Blocks of another kind fail the test: nothing that is
+// printed there goes untried.
+func documentedCommands(t testing.TB, page string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("../../docs", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, block := range regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$").FindAllStringSubmatch(string(text), -1) {
+		blocks = append(blocks, block[1])
+	}
+	if fences := strings.Count(string(text), "```"); fences != 2*len(blocks) || fences == 0 {
+		t.Fatalf("%s has %d fences, but %d blocks of sh: some are not run", page, fences, len(blocks))
+	}
+	return blocks
 }
 
 // checkImported compares the key "main" with the one that was imported, and lets the local Redox try it.
