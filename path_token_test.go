@@ -448,9 +448,10 @@ func TestTokenFollowsChanges(t *testing.T) {
 		{"config written", func(m *mount) { m.write("config", map[string]any{"scope": "new"}) }, want{"scope": "new", "client_id": "client-1"}},
 		{"role written", func(m *mount) { m.write("roles/team", map[string]any{"client_id": "client-2", "key": "other"}) }, want{"client_id": "client-2"}},
 		{"key written", func(m *mount) { m.write("keys/main", map[string]any{"deletion_allowed": true}) }, want{"client_id": "client-1"}},
-		{"role deleted and made anew", func(m *mount) {
-			m.remove("roles/team")
-			m.write("roles/team", map[string]any{"scope": "anew"})
+		{"role changed by another node", func(m *mount) {
+			entry := strings.Replace(m.storage.snapshot()[rolesStoragePrefix+"team"], `"scope":""`, `"scope":"anew"`, 1)
+			m.plant(rolesStoragePrefix+"team", entry)
+			m.InvalidateKey(context.Background(), rolesStoragePrefix+"team")
 		}, want{"scope": "anew"}},
 		{"config changed by another node", func(m *mount) {
 			entry := strings.Replace(m.storage.snapshot()[configStorageKey], `"scope":""`, `"scope":"elsewhere"`, 1)
@@ -468,7 +469,11 @@ func TestTokenFollowsChanges(t *testing.T) {
 				r, _ := m.readInBackground(t.Context(), operation, "token/team")
 				<-arrived
 				c.change(m)
-				<-arrived // the reader started again, and the obsolete request is still held
+				select {
+				case <-arrived: // the reader started again, and the obsolete request is still held
+				case <-r.done:
+					t.Fatalf("the reader ended without starting again: %v, %v", r.response, r.err)
+				}
 				release()
 				got := r.answer(t)
 				for name, value := range c.want {
