@@ -76,6 +76,18 @@ func nameField(description string) *framework.FieldSchema {
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true}}
 }
 
+// optionalRole is the pattern of a path that may end with a role's name. framework.OptionalParamRegex would take a name
+// with a slash in it.
+func optionalRole(path string) string {
+	return path + "(/" + framework.GenericNameRegex("role") + ")?$"
+}
+
+func roleFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"role": nameField("Name of a role. Left out: the configuration's own client ID and key."),
+	}
+}
+
 // pathName gives a name captured from the path, empty where an optional one is not there.
 func pathName(data *framework.FieldData, field string) string {
 	name, _ := data.Get(field).(string)

@@ -14,8 +14,8 @@ import (
 
 func (b *backend) pathAssertion() *framework.Path {
 	return &framework.Path{
-		Pattern:      "assertion(/" + framework.GenericNameRegex("role") + ")?$",
-		Fields:       map[string]*framework.FieldSchema{"role": nameField("Name of a role. Left out: the configuration's own client ID and key.")},
+		Pattern:      optionalRole("assertion"),
+		Fields:       roleFields(),
 		DisplayAttrs: display("assertion|role-assertion"),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: acting(b.assertionSign, "sign", "Sign a client assertion.", ok("A client assertion and the form fields that go with it.",

@@ -37,8 +37,8 @@ var checkFields = map[string]*framework.FieldSchema{
 
 func (b *backend) pathCheck() *framework.Path {
 	return &framework.Path{
-		Pattern:      "check(/" + framework.GenericNameRegex("role") + ")?$",
-		Fields:       map[string]*framework.FieldSchema{"role": nameField("Name of a role. Left out: the configuration's own client ID and key.")},
+		Pattern:      optionalRole("check"),
+		Fields:       roleFields(),
 		DisplayAttrs: display("check|role-check"),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: acting(b.check, "run", "Try to get a token, and say what was learned.", ok("What was learned.", checkFields)),

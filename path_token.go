@@ -31,8 +31,8 @@ var tokenFields = map[string]*framework.FieldSchema{
 func (b *backend) pathToken() *framework.Path {
 	minted := ok("An access token.", tokenFields)
 	return &framework.Path{
-		Pattern:      "token(/" + framework.GenericNameRegex("role") + ")?$",
-		Fields:       map[string]*framework.FieldSchema{"role": nameField("Name of a role. Left out: the configuration's own client ID and key.")},
+		Pattern:      optionalRole("token"),
+		Fields:       roleFields(),
 		DisplayAttrs: display("token|role-token"),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation:   reading(b.tokenRead, "Read the access token that all readers share.", minted),
