@@ -1,0 +1,28 @@
+# Copyright (c) vault-plugin-secrets-redox contributors
+# SPDX-License-Identifier: MPL-2.0
+
+# Reads public keys and settings, but no token. It changes nothing.
+
+path "redox/config" {
+  capabilities = ["read"]
+}
+
+path "redox/keys" {
+  capabilities = ["list"]
+}
+
+path "redox/keys/+" {
+  capabilities = ["read"]
+}
+
+path "redox/roles" {
+  capabilities = ["list"]
+}
+
+path "redox/roles/+" {
+  capabilities = ["read"]
+}
+
+path "redox/info" {
+  capabilities = ["read"]
+}
