@@ -94,7 +94,7 @@ func (b *backend) tokenResponse(served tokencache.Served[*token], err error) (*l
 	response := &logical.Response{Data: data}
 	if t.leased {
 		response = b.Secret(leasedTokenType).Response(data, nil)
-		response.Secret.TTL = time.Duration(ttl) * time.Second
+		response.Secret.TTL = leaseTTL(served)
 		response.Secret.MaxTTL = response.Secret.TTL
 	}
 	if t.warning != "" {
@@ -105,4 +105,16 @@ func (b *backend) tokenResponse(served tokencache.Served[*token], err error) (*l
 			int(served.Remaining.Seconds()), served.Stale))
 	}
 	return response, nil
+}
+
+// leaseTTL is ttl, but two seconds where that would be one and the token lives that long. consul-template comes back
+// after 85 % to 95 % of a lease, and drops what it reads twice in one second of the clock: after a lease of one second that
+// can be the new token, and it would keep the old one past its end.
+func leaseTTL(served tokencache.Served[*token]) time.Duration {
+	const least = 2 * time.Second
+	ttl := time.Duration(served.TTL()) * time.Second
+	if ttl < least && served.Remaining >= least {
+		return least
+	}
+	return ttl
 }

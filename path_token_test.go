@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
+	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
 // tokenRequests is how many requests have come to the token endpoint.
@@ -756,4 +757,26 @@ func TestTokenLeasedOnPerformanceStandby(t *testing.T) {
 	}
 	m.wantTokenRequests(0)
 	m.read("token/plain") // which needs no storage
+}
+
+// TestLeaseTTL walks through a token's life: its lease ends no later than the token, and is as long as ttl, but never so
+// short that consul-template takes two reads for one.
+func TestLeaseTTL(t *testing.T) {
+	for left := 100 * time.Millisecond; left <= 300*time.Second; left += 100 * time.Millisecond {
+		for _, stale := range []error{nil, errors.New("minting failed")} {
+			served := tokencache.Served[*token]{
+				Minted:    tokencache.Minted[*token]{Lifetime: 300 * time.Second, MinTTL: 30 * time.Second},
+				Remaining: left, Stale: stale,
+			}
+			lease, ttl := leaseTTL(served), time.Duration(served.TTL())*time.Second
+			switch {
+			case lease < time.Second, left >= time.Second && lease > left:
+				t.Fatalf("with %s left the lease is %s", left, lease)
+			case left >= 2*time.Second && lease < 2*time.Second:
+				t.Fatalf("with %s left the lease is only %s", left, lease)
+			case ttl >= 2*time.Second && lease != ttl:
+				t.Fatalf("with %s left ttl is %s, and the lease %s", left, ttl, lease)
+			}
+		}
+	}
 }
