@@ -108,8 +108,8 @@ func (x *exampleFolder) setUp() {
 	}
 }
 
-// startAgent runs Vault Agent in the folder, until the test ends.
-func (x *exampleFolder) startAgent(config string) {
+// startAgent runs Vault Agent in the folder, until stop is called or the test ends.
+func (x *exampleFolder) startAgent(config string) (stop func()) {
 	x.t.Helper()
 	agent := &vaultServer{address: x.vault.address, directory: x.directory, ended: make(chan struct{})}
 	var log bytes.Buffer
@@ -128,13 +128,15 @@ func (x *exampleFolder) startAgent(config string) {
 		defer close(agent.ended)
 		_ = agent.command.Wait() // how it ended is in its log
 	}()
+	stop = sync.OnceFunc(agent.stop)
 	x.t.Cleanup(func() {
-		agent.stop()
+		stop()
 		output.record("Vault Agent's log", log.String())
 		if x.t.Failed() {
 			x.t.Logf("Vault Agent's log with %s:\n%s", config, log.String())
 		}
 	})
+	return stop
 }
 
 // reads counts the requests for a path that have reached Vault.
@@ -187,7 +189,7 @@ func (x *exampleFolder) watch(file, log string, lifetime time.Duration, renewals
 	}
 }
 
-// usedBy checks that no token was made in vain.
+// usedBy checks that no token was made in vain. The readers have been stopped when they had used their tokens, or stop now.
 func (e *engine) usedBy(tokens, readers int) {
 	e.t.Helper()
 	// Each reader may have got one more that nobody has looked at yet.
@@ -222,8 +224,11 @@ func TestAgentRendersFile(t *testing.T) {
 		if c.cache {
 			x.put("file.hcl", x.text("file.hcl")+"\ncache {}\n", 0o600)
 		}
-		x.startAgent("file.hcl")
-		watchers.Go(func() { tokens[i] = x.watch("redox-token", "changes.log", lifetime, renewals) })
+		stop := x.startAgent("file.hcl")
+		watchers.Go(func() {
+			tokens[i] = x.watch("redox-token", "changes.log", lifetime, renewals)
+			stop() // else it would use tokens that nobody counts
+		})
 	}
 	watchers.Wait()
 	all := 0
