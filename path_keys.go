@@ -154,7 +154,12 @@ func (b *backend) keyRead(ctx context.Context, req *logical.Request, data *frame
 	if err != nil || k == nil {
 		return nil, err
 	}
-	stored, err := b.acceptanceOf(ctx, req.Storage, k)
+	return b.showStored(ctx, req.Storage, k)
+}
+
+// showStored is showKey with what is known of the key's acceptance now.
+func (b *backend) showStored(ctx context.Context, storage logical.Storage, k *signingKey) (*logical.Response, error) {
+	stored, err := b.acceptanceOf(ctx, storage, k)
 	if err != nil {
 		return nil, err
 	}

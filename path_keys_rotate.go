@@ -162,11 +162,7 @@ func (b *backend) nothingToActivate(ctx context.Context, storage logical.Storage
 	if active == nil {
 		return nil, explain(k, rotation.ErrNoPending)
 	}
-	stored, err := b.acceptanceOf(ctx, storage, k)
-	if err != nil {
-		return nil, err
-	}
-	response, err := showKey(k, stored)
+	response, err := b.showStored(ctx, storage, k)
 	if err != nil {
 		return nil, err
 	}
@@ -255,9 +251,5 @@ func (b *backend) keyRegister(ctx context.Context, req *logical.Request, data *f
 	if err := b.register(ctx, k, users[k.name], true); err != nil {
 		return nil, err
 	}
-	stored, err := b.acceptanceOf(ctx, req.Storage, k)
-	if err != nil {
-		return nil, err
-	}
-	return showKey(k, stored)
+	return b.showStored(ctx, req.Storage, k)
 }

@@ -54,11 +54,11 @@ func (b *backend) tryDue(ctx context.Context, k *signingKey, clients map[rotatio
 // prove tries the pending version of a key now, for every user that has used the key; if none has, for those that are
 // configured to.
 func (b *backend) prove(ctx context.Context, k *signingKey) ([]trial, error) {
-	users := &keyUsers{b: b}
-	clients, err := users.of(ctx, k.name)
+	users, err := b.findUsers(ctx)
 	if err != nil {
 		return nil, err
 	}
+	clients := users[k.name]
 	stored, err := b.acceptanceOf(ctx, b.storage, k)
 	if err != nil {
 		return nil, err

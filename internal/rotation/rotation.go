@@ -226,11 +226,12 @@ func (a *Acceptance) Waiting(versions []Version) []Standing {
 
 // Due gives the users for whom the periodic work should try the wanted version now.
 func (a *Acceptance) Due(versions []Version, now time.Time) []User {
+	wanted := Wanted(versions)
 	var due []User
-	for _, standing := range a.Waiting(versions) {
+	for _, standing := range a.Waiting(versions) { // nobody waits when nothing is wanted
 		trial := standing.Trial
 		// A clock that was set back must not put trials off for longer than a pause.
-		if trial == nil || trial.Version != Wanted(versions).Number || !now.Before(trial.NextTime) ||
+		if trial == nil || trial.Version != wanted.Number || !now.Before(trial.NextTime) ||
 			trial.NextTime.Sub(now) > mostTrialPause {
 			due = append(due, standing.User)
 		}
