@@ -57,6 +57,10 @@ type backend struct {
 	connections connections
 	learned     learnedOutcomes
 	worker      *worker
+	metrics     *metrics
+	events      eventQueue
+	announcer   *worker // sends events
+	trouble     mintTrouble
 }
 
 // Factory makes the backend of a mount. Vault also calls it just to learn the engine's version and paths, so nothing is
@@ -66,14 +70,17 @@ func Factory(ctx context.Context, c *logical.BackendConfig) (logical.Backend, er
 }
 
 func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokencache.Instant) (*backend, error) {
-	b := &backend{storage: c.StorageView, systemView: c.System, now: now, writes: newWriteLock(), worker: newWorker()}
-	b.tokens = tokencache.New(tokencache.Options[*token]{Mint: b.mint, Pauses: mintPauses, Now: now})
+	b := &backend{
+		storage: c.StorageView, systemView: c.System, now: now, writes: newWriteLock(),
+		worker: newWorker(), announcer: newWorker(), metrics: newMetrics(),
+	}
+	b.tokens = tokencache.New(tokencache.Options[*token]{Mint: b.mint, Pauses: mintPauses, Ended: b.mintEnded, Now: now})
 	b.Backend = &framework.Backend{
 		Help: strings.TrimSpace(backendHelp),
 		Paths: slices.Concat(
 			[]*framework.Path{b.pathToken(), b.pathConfig()},
 			b.pathRoles(), b.pathKeys(), b.pathKeysRotate(),
-			[]*framework.Path{b.pathKeysImport(), b.pathWrappingKey(), b.pathJWKS(), b.pathAssertion(), b.pathCheck(), b.pathInfo()},
+			[]*framework.Path{b.pathKeysImport(), b.pathWrappingKey(), b.pathJWKS(), b.pathAssertion(), b.pathCheck(), b.pathMetrics(), b.pathInfo()},
 		),
 		PathsSpecial: &logical.Paths{
 			Unauthenticated: []string{jwksPath, jwksPath + "/*"},
@@ -149,6 +156,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 // clean ends background work. It does not wait: Vault holds a lock of every mount of the process meanwhile.
 func (b *backend) clean(context.Context) {
 	b.worker.stop()
+	b.announcer.stop()
 	b.tokens.Close()
 	b.connections.close()
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ type mount struct {
 	log     *lockedBuffer
 	scanner *leakcheck.Scanner
 	output  *lockedBuffer // what was answered, but for the fields that carry a secret by design
+	bus     logical.EventSender
 }
 
 // newMount mounts the engine with nothing configured.
@@ -51,6 +53,7 @@ func newMount(t testing.TB) *mount {
 		log:     &lockedBuffer{},
 		scanner: leakcheck.New(),
 		output:  &lockedBuffer{},
+		bus:     logical.NewMockEventSender(),
 	}
 	redox, err := sandbox.Start(sandbox.Options{Now: m.clock.wall})
 	if err != nil {
@@ -77,9 +80,10 @@ func (m *mount) restart() {
 		m.backend.tokens.Wait()
 	}
 	b, err := newBackend(context.Background(), &logical.BackendConfig{
-		Logger:      hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.log}),
-		System:      m.system,
-		StorageView: m.storage,
+		Logger:       hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.log}),
+		System:       m.system,
+		StorageView:  m.storage,
+		EventsSender: m.bus,
 	}, m.clock.now)
 	if err != nil {
 		m.t.Fatal(err)
@@ -90,6 +94,8 @@ func (m *mount) restart() {
 	// Tests call tend themselves, so that they decide when the worker works.
 	b.worker.stop()
 	b.worker.ended.Wait()
+	b.announcer.stop()
+	b.announcer.ended.Wait()
 	m.backend = b
 }
 
@@ -192,6 +198,7 @@ func (m *mount) record(response *logical.Response, err error) {
 
 // searchForSecrets looks for every stored private key, and for tokens and assertions, in all the output.
 func (m *mount) searchForSecrets() {
+	fmt.Fprintln(m.output, m.announced())
 	for _, stored := range m.storage.written() {
 		if strings.HasPrefix(stored.Key, keysStoragePrefix) {
 			k := &signingKey{}
@@ -216,6 +223,31 @@ func (m *mount) searchForSecrets() {
 			m.t.Errorf("the %s hold %v", name, found)
 		}
 	}
+}
+
+// announced gives the events since it was called last, one a line: type, path, and the other metadata by name.
+func (m *mount) announced() string {
+	m.t.Helper()
+	m.sendEvents(context.Background())
+	sent, ok := m.bus.(*logical.MockEventSender)
+	if !ok {
+		return ""
+	}
+	sent.Lock()
+	defer sent.Unlock()
+	var lines strings.Builder
+	for _, e := range sent.Events {
+		metadata := e.Event.Metadata.AsMap()
+		fmt.Fprintf(&lines, "%s %s", e.Type, metadata[logical.EventMetadataPath])
+		for _, name := range slices.Sorted(maps.Keys(metadata)) {
+			if name != logical.EventMetadataPath {
+				fmt.Fprintf(&lines, " %s=%v", name, metadata[name])
+			}
+		}
+		lines.WriteByte('\n')
+	}
+	sent.Events = nil
+	return lines.String()
 }
 
 // answered gives the data of a response that has to be a success.

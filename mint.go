@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,6 +147,7 @@ func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokenc
 			return c.assertion(requestedAt.Wall)
 		},
 	})
+	b.metrics.exchange(answer, err)
 	return answer, requestedAt, err
 }
 
@@ -232,6 +234,21 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 		Lifetime:    answer.Lifetime,
 		MinTTL:      c.MinTTL,
 	}, nil
+}
+
+// mintEnded counts how a mint ended, and announces when a role begins to fail at Redox, and when that is over.
+func (b *backend) mintEnded(roleName string, took time.Duration, err error) {
+	b.metrics.mint(took, err)
+	fails, _ := mintPauses(err)
+	if err != nil && !fails || !b.trouble.change(roleName, fails) {
+		return
+	}
+	path := strings.TrimSuffix("token/"+roleName, "/")
+	if fails {
+		b.announce(eventMintFail, path, "role", roleName, "cause", failureCause(err))
+	} else {
+		b.announce(eventMintRecover, path, "role", roleName)
+	}
 }
 
 // mintPauses says which failures the cache remembers: those that reached for Redox. The others are settled by a look

@@ -231,7 +231,11 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		return nil, err
 	}
 	defer b.configChanged() // also after a failed Put: it may have been carried out
-	return nil, writeEntry(ctx, req.Storage, configStorageKey, c)
+	if err := writeEntry(ctx, req.Storage, configStorageKey, c); err != nil {
+		return nil, err
+	}
+	b.changed(eventConfigWrite, req.Path, req.Operation)
+	return nil, nil
 }
 
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -252,7 +256,11 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 			"the configuration can't be deleted: roles inherit from it (%s)", someOf(roles))
 	}
 	defer b.configChanged()
-	return nil, req.Storage.Delete(ctx, configStorageKey)
+	if err := req.Storage.Delete(ctx, configStorageKey); err != nil {
+		return nil, err
+	}
+	b.changed(eventConfigDelete, req.Path, req.Operation)
+	return nil, nil
 }
 
 // configChanged forgets all that was derived from the configuration.

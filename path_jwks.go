@@ -15,6 +15,8 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
+
+	"vault-plugin-secrets-redox/internal/rotation"
 )
 
 const (
@@ -23,10 +25,13 @@ const (
 	jwksCacheControl = "public, max-age=60"
 )
 
-// jwkSets are the published JWK Sets (RFC 7517 section 5), as text: of each key, and of all.
+// jwkSets are the published JWK Sets (RFC 7517 section 5), as text: of each key, and of all. With them goes what the
+// metrics tell of keys.
 type jwkSets struct {
-	all   []byte
-	byKey map[string][]byte
+	all      []byte
+	byKey    map[string][]byte
+	versions []rotation.Version // of all keys
+	unusable int                // keys whose entry can't be used
 }
 
 // publishedSets keeps the sets in memory: anybody may ask for them, so asking must cost next to nothing.
@@ -100,8 +105,13 @@ With a key's name it holds that key only. The answer is raw JSON:
 	}
 }
 
+// publishedKeys gives the sets from memory, or loads them.
+func (b *backend) publishedKeys(ctx context.Context) (*jwkSets, error) {
+	return b.published.get(ctx, func(ctx context.Context) (*jwkSets, error) { return b.loadSets(ctx, b.storage) })
+}
+
 func (b *backend) jwksRead(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	sets, err := b.published.get(ctx, func(ctx context.Context) (*jwkSets, error) { return b.loadSets(ctx, b.storage) })
+	sets, err := b.publishedKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -130,31 +140,32 @@ func (b *backend) loadSets(ctx context.Context, storage logical.Storage) (*jwkSe
 	sets := &jwkSets{byKey: make(map[string][]byte, len(names))}
 	all := []*publicJWK{}
 	for _, name := range names {
-		own, err := publishedJWKs(ctx, storage, name)
+		k, err := loadKey(ctx, storage, name)
+		var own []*publicJWK
+		if err == nil && k != nil {
+			own, err = k.published()
+		}
 		if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
 			b.Logger().Error("key is missing in the JWKS", "key", name, "error", err)
+			sets.unusable++
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if own == nil { // deleted since it was listed
+		if k == nil { // deleted since it was listed
 			continue
 		}
 		all = append(all, own...)
 		sets.byKey[name] = encodeSet(own)
+		sets.versions = append(sets.versions, k.records()...)
 	}
 	sets.all = encodeSet(all)
 	return sets, nil
 }
 
-// publishedJWKs gives the public JWKs of the versions that Redox may have to verify with; nil when there is no such
-// key.
-func publishedJWKs(ctx context.Context, storage logical.Storage, name string) ([]*publicJWK, error) {
-	k, err := loadKey(ctx, storage, name)
-	if err != nil || k == nil {
-		return nil, err
-	}
+// published gives the public JWKs of the versions that Redox may have to verify with.
+func (k *signingKey) published() ([]*publicJWK, error) {
 	jwks := []*publicJWK{}
 	for i := range k.Versions {
 		if !k.Versions[i].Held() {

@@ -305,6 +305,7 @@ func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *fram
 	if err := writeEntry(ctx, req.Storage, keysStoragePrefix+name, k); err != nil {
 		return nil, err
 	}
+	b.changed(eventKeyUpdate, req.Path, req.Operation, "key", name)
 	return showKey(k, stored)
 }
 
@@ -313,6 +314,7 @@ func (b *backend) storeNewVersion(ctx context.Context, storage logical.Storage, 
 	if err := requireFreeKeyID(ctx, storage, v.KeyID); err != nil {
 		return nil, err
 	}
+	created := len(k.Versions) == 0
 	transition, err := k.add(v, cause)
 	if err != nil {
 		return nil, explain(k, err)
@@ -324,6 +326,9 @@ func (b *backend) storeNewVersion(ctx context.Context, storage logical.Storage, 
 	}
 	if err := b.storeTransitions(ctx, storage, k, []rotation.Transition{transition}); err != nil {
 		return nil, err
+	}
+	if created {
+		b.changed(eventKeyCreate, keysStoragePrefix+k.name, logical.CreateOperation, "key", k.name)
 	}
 	b.worker.wakeUp() // to register and to try it
 	return showKey(k, stored)
@@ -442,7 +447,11 @@ func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *fra
 		return nil, err
 	}
 	b.learned.take(name)
-	return nil, req.Storage.Delete(ctx, keysStoragePrefix+name)
+	if err := req.Storage.Delete(ctx, keysStoragePrefix+name); err != nil {
+		return nil, err
+	}
+	b.changed(eventKeyDelete, req.Path, req.Operation, "key", name)
+	return nil, nil
 }
 
 // usersOfKey names the configuration and the roles that name the key themselves.

@@ -182,7 +182,11 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 		return nil, err
 	}
 	defer b.roleChanged(name)
-	return nil, writeEntry(ctx, req.Storage, rolesStoragePrefix+name, r)
+	if err := writeEntry(ctx, req.Storage, rolesStoragePrefix+name, r); err != nil {
+		return nil, err
+	}
+	b.changed(eventRoleWrite, req.Path, req.Operation, "role", name)
+	return nil, nil
 }
 
 func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -203,7 +207,12 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 		return nil, fieldError("name", "name another role there first", "role %q is the platform_role of %s", name, someOf(managed))
 	}
 	defer b.roleChanged(name)
-	return nil, req.Storage.Delete(ctx, rolesStoragePrefix+name)
+	if err := req.Storage.Delete(ctx, rolesStoragePrefix+name); err != nil {
+		return nil, err
+	}
+	b.trouble.change(name, false) // it can't recover any more
+	b.changed(eventRoleDelete, req.Path, req.Operation, "role", name)
+	return nil, nil
 }
 
 // roleChanged forgets what was derived from the role.

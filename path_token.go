@@ -76,6 +76,7 @@ func (b *backend) tokenMint(ctx context.Context, _ *logical.Request, data *frame
 // tokenResponse is the same for all readers of one token, but for ttl: a consumer may take any other change for a new
 // token.
 func (b *backend) tokenResponse(served tokencache.Served[*token], err error) (*logical.Response, error) {
+	b.metrics.read(&served, err)
 	if err != nil {
 		return nil, err
 	}

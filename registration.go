@@ -112,15 +112,20 @@ func (b *backend) storeRegistrations(ctx context.Context, key string, records []
 	if err != nil || slices.Equal(stored.Registrations, records) {
 		return err
 	}
+	known := stored.Registrations
+	stored.Registrations = records
+	if err := writeEntry(ctx, b.storage, acceptanceStoragePrefix+key, stored); err != nil {
+		return err
+	}
 	for _, r := range records {
-		known := find(stored.Registrations, r.User, r.KeyID)
-		if r.Problem != "" && (known == nil || known.Problem != r.Problem) {
+		before := find(known, r.User, r.KeyID)
+		if r.Problem != "" && (before == nil || before.Problem != r.Problem) {
 			b.Logger().Warn("a public key is not registered at Redox", "key", key, "kid", r.KeyID,
 				"client_id", r.ClientID, "problem", r.Problem)
+			b.announce(eventRegistrationFail, keysStoragePrefix+key, "key", key, "kid", r.KeyID, "client_id", r.ClientID)
 		}
 	}
-	stored.Registrations = records
-	return writeEntry(ctx, b.storage, acceptanceStoragePrefix+key, stored)
+	return nil
 }
 
 // reconciliation is one look at an OAuth API key's JWK set, and what is to become of it.

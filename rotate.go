@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -33,6 +34,9 @@ func (b *backend) storeTransitions(ctx context.Context, storage logical.Storage,
 	for _, t := range transitions {
 		b.Logger().Info("a version of a signing key has changed its state", "key", k.name, "version", t.Version,
 			"kid", t.KeyID, "from", string(t.From), "to", string(t.To), "cause", t.Cause)
+		b.metrics.transition(t)
+		b.changed(eventKeyVersion+string(t.To), keysStoragePrefix+k.name, logical.UpdateOperation,
+			"key", k.name, "version", strconv.Itoa(t.Version), "kid", t.KeyID, "from", string(t.From), "cause", t.Cause)
 	}
 	return nil
 }

@@ -14,8 +14,10 @@ import (
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
-// worker is the one goroutine of a mount that does what no request waits for: it stores what mints have learned,
-// registers and proves new versions, promotes, destroys and rotates.
+// What no request waits for: to store what mints have learned, to register and prove new versions, to promote, destroy
+// and rotate.
+
+// worker is a goroutine of a mount that works when it is woken up. A mount has two: one tends the keys, one sends events.
 type worker struct {
 	wake   chan struct{} // holds one call to wake
 	cancel context.CancelFunc
@@ -58,6 +60,7 @@ func (w *worker) stop() {
 // initialize begins background work. Vault calls it once for a mount that serves requests, not in metadata mode.
 func (b *backend) initialize(context.Context, *logical.InitializationRequest) error {
 	b.worker.start(b.tend)
+	b.announcer.start(b.sendEvents)
 	return nil
 }
 
@@ -90,6 +93,7 @@ func (b *backend) tend(ctx context.Context) {
 
 func (b *backend) logUnlessEnded(ctx context.Context, what, key string, err error) {
 	if ctx.Err() == nil {
+		b.metrics.backgroundFails.Inc()
 		b.Logger().Error(what, "key", key, "error", err)
 	}
 }
@@ -195,10 +199,17 @@ func (b *backend) rotateIfDue(ctx context.Context, name string) error {
 		b.worker.wakeUp() // to register and try it
 		return b.storeTransitions(ctx, b.storage, k, []rotation.Transition{transition})
 	}
+	if err := writeEntry(ctx, b.storage, keysStoragePrefix+name, k); err != nil {
+		return err
+	}
+	outcome := rotationSkipped
 	if missed {
+		outcome = rotationMissed
 		b.Logger().Warn("a rotation was missed: its window is over", "key", name, "next", formatTime(k.NextRotationTime))
 	} else {
 		b.Logger().Warn("a rotation is skipped: the version before is still pending", "key", name, "next", formatTime(k.NextRotationTime))
 	}
-	return writeEntry(ctx, b.storage, keysStoragePrefix+name, k)
+	b.metrics.rotation(outcome)
+	b.announce(eventRotationSkip, keysStoragePrefix+name, "key", name, "cause", outcome)
+	return nil
 }

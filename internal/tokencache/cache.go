@@ -48,6 +48,8 @@ type Options[T any] struct {
 	// the server asked for; the cache caps it). Errors that cost the server nothing need no pause. Nil pauses
 	// after every error.
 	Pauses func(error) (pause bool, least time.Duration)
+	// Ended, unless nil, is told how each mint ended that no change has superseded, after its readers were served.
+	Ended func(name string, took time.Duration, err error)
 	// MaxWait bounds the wait of a reader, and so a mint. Default 20 s.
 	MaxWait time.Duration
 	// Now is the clock. Default Now.
@@ -180,7 +182,9 @@ func (c *Cache[T]) await(ctx context.Context, name string, decide func(string) d
 			return d.fallback(d.wait.err)
 		}
 		// Waiting for the processor costs life too, hence the second look.
-		return serve(d.wait.minted, c.options.Now(), nil, ErrExpired)
+		served, err := serve(d.wait.minted, c.options.Now(), nil, ErrExpired)
+		served.Waited = true
+		return served, err
 	}
 }
 
@@ -271,26 +275,36 @@ func (c *Cache[T]) launch(name string, e *entry[T]) *flight[T] {
 	return f
 }
 
-// fly mints, and publishes the outcome if the flight still counts.
+// fly mints, publishes the outcome if the flight still counts, and tells how it ended.
 func (c *Cache[T]) fly(ctx context.Context, name string, e *entry[T], f *flight[T]) {
+	began := c.options.Now()
 	var minted Minted[T]
 	err := ErrClosed
 	if c.ctx.Err() == nil {
 		minted, err = c.options.Mint(ctx, name)
 	}
-
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f.superseded {
-		return
+	if err != nil && c.ctx.Err() != nil {
+		err = ErrClosed // which is why, whatever the mint says
 	}
 	now := c.options.Now()
 	if err == nil && minted.remaining(now) <= 0 {
 		err = ErrExpired
 	}
-	e.flight, f.minted, f.err = nil, &minted, err
+	if c.publish(name, e, f, &minted, err, now) && err != ErrClosed && c.options.Ended != nil {
+		c.options.Ended(name, began.Age(now), err)
+	}
+}
+
+// publish makes the outcome of a flight known, and says whether it still counts.
+func (c *Cache[T]) publish(name string, e *entry[T], f *flight[T], minted *Minted[T], err error, now Instant) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.superseded {
+		return false
+	}
+	e.flight, f.minted, f.err = nil, minted, err
 	if err == nil {
-		e.held, e.heldFrom, e.failure = &minted, now, nil
+		e.held, e.heldFrom, e.failure = minted, now, nil
 	} else if pauses, least := c.options.Pauses(err); pauses {
 		e.failure = nextFailure(e.failure, err, least, now)
 	}
@@ -298,6 +312,7 @@ func (c *Cache[T]) fly(ctx context.Context, name string, e *entry[T], f *flight[
 		delete(c.entries, name)
 	}
 	close(f.done)
+	return true
 }
 
 // nextFailure doubles the pause of the failure before, if there was one lately.
@@ -373,6 +388,25 @@ func (c *Cache[T]) ForgetFailure(name string) {
 	if e := c.entries[name]; e != nil {
 		e.failure = nil
 	}
+}
+
+// Living counts the tokens that have not expired, and gives the least life that one of them has left.
+func (c *Cache[T]) Living() (count int, least time.Duration) {
+	now := c.options.Now()
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, e := range c.entries {
+		if e.held == nil {
+			continue
+		}
+		if left := e.held.remaining(now); left > 0 {
+			if count == 0 || left < least {
+				least = left
+			}
+			count++
+		}
+	}
+	return count, least
 }
 
 // Len is how many names the cache knows something of.

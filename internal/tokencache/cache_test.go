@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -33,6 +34,7 @@ type fixture struct {
 	lifetime time.Duration
 	least    time.Duration
 	gate     chan struct{} // when set, mints wait for it to close
+	ended    []string      // mints that were told to have ended
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -45,6 +47,11 @@ func newFixture(t *testing.T) *fixture {
 			return !errors.Is(err, errUnknown), f.least
 		},
 		Mint: f.mint,
+		Ended: func(name string, took time.Duration, err error) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.ended = append(f.ended, fmt.Sprintf("%s after %s: %v", name, took, err))
+		},
 	})
 	t.Cleanup(func() { f.Close(); f.Wait() })
 	return f
@@ -535,6 +542,55 @@ func TestUnknownNamesLeaveNothingBehind(t *testing.T) {
 	if f.Len() != 0 {
 		t.Fatalf("%d entries for unknown names", f.Len())
 	}
+}
+
+func TestWhatIsToldOfMints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		if served := f.get("a"); !served.Waited {
+			t.Error("the first reader is not said to have waited")
+		}
+		if served := f.get("a"); served.Waited {
+			t.Error("the second reader is said to have waited")
+		}
+		release := f.hold()
+		go func() { _, _ = f.Get(t.Context(), "b") }()
+		synctest.Wait()
+		f.breakWith(errBroken) // for the next mint: the one that is held has begun
+		f.Drop("b")            // supersedes it
+		synctest.Wait()
+		f.advance(3 * time.Second)
+		release()
+		synctest.Wait()
+		f.Close()
+		if _, err := f.Get(t.Context(), "c"); !errors.Is(err, ErrClosed) {
+			t.Errorf("a closed cache answers %v", err)
+		}
+		f.Wait()
+		want := []string{"a after 0s: <nil>", "b after 3s: the server is broken"}
+		if !slices.Equal(f.ended, want) {
+			t.Errorf("these mints were told of: %q, not %q", f.ended, want)
+		}
+	})
+}
+
+func TestLiving(t *testing.T) {
+	f := newFixture(t)
+	want := func(count int, least time.Duration) {
+		t.Helper()
+		if gotCount, gotLeast := f.Living(); gotCount != count || gotLeast != least {
+			t.Errorf("%d tokens live, the least for %s; not %d and %s", gotCount, gotLeast, count, least)
+		}
+	}
+	want(0, 0)
+	f.get("a")
+	f.advance(time.Minute)
+	f.get("b")
+	want(2, lifetime-time.Minute)
+	f.advance(lifetime - time.Minute)
+	want(1, time.Minute)
+	f.advance(time.Minute)
+	want(0, 0)
 }
 
 func TestDeadEntriesAreEvicted(t *testing.T) {

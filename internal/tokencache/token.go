@@ -32,6 +32,8 @@ type Served[T any] struct {
 	Minted[T]
 	// Remaining is the life left at the moment of serving, always positive.
 	Remaining time.Duration
+	// Waited says that the reader waited for a mint.
+	Waited bool
 	// Stale, when not nil, is the mint failure because of which a token under its margin was served.
 	Stale error
 }

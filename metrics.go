@@ -1,0 +1,225 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"vault-plugin-secrets-redox/internal/redox"
+	"vault-plugin-secrets-redox/internal/rotation"
+	"vault-plugin-secrets-redox/internal/tokencache"
+)
+
+// What is counted. No label has a value that somebody chooses, such as the name of a role or a key: so the number of
+// time series is bounded, and who may read metrics learns no names.
+
+// How a read of a token ended.
+const (
+	readFromMemory = "memory" // at once, from a token with life enough
+	readMinted     = "minted" // after it waited for a mint
+	readStale      = "stale"  // a token that ends soon, since none could be minted
+	readFailed     = "failed"
+)
+
+// How a rotation went on.
+const (
+	rotationStarted   = "started"   // there is a pending version
+	rotationCompleted = "completed" // it has become active
+	rotationAbandoned = "abandoned" // it was destroyed before
+	rotationSkipped   = "skipped"   // one was due, with the version before still pending
+	rotationMissed    = "missed"    // one was due, and its window is over
+)
+
+const (
+	causeNone              = "none"
+	causePublicKeyNotFound = "public_key_not_found"
+	causeExpired           = "expired"
+	causeConfiguration     = "configuration"
+	causeInternal          = "internal"
+
+	errorCodeOther = "other"
+)
+
+// The values that labels have, so that each series is there from the beginning: a rate has no gap before the first.
+var (
+	readOutcomes     = []string{readFromMemory, readMinted, readStale, readFailed}
+	rotationOutcomes = []string{rotationStarted, rotationCompleted, rotationAbandoned, rotationSkipped, rotationMissed}
+	failureCauses    = []string{
+		redox.Refused.String(), redox.Unavailable.String(), redox.Timeout.String(), redox.InvalidResponse.String(),
+		causePublicKeyNotFound, causeExpired, causeConfiguration, causeInternal,
+	}
+	// The codes of RFC 6749 section 5.2, and the one of section 4.1.2.1 that some servers answer here, too.
+	refusalCodes = []string{
+		causePublicKeyNotFound, "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client",
+		"unsupported_grant_type", "invalid_scope", "access_denied", errorCodeOther,
+	}
+	versionStates = []string{
+		string(rotation.Pending), string(rotation.Active), string(rotation.Retired), string(rotation.Destroyed),
+	}
+)
+
+// metrics are the counters of one mount on this node, since the plugin was started. What is but read off, such as the
+// ages of keys, is made when somebody asks (see path_metrics.go).
+type metrics struct {
+	registry *prometheus.Registry
+
+	reads           map[string]prometheus.Counter // by outcome: a read must not look for its counter
+	mints           *prometheus.CounterVec
+	mintSeconds     prometheus.Histogram
+	refusals        *prometheus.CounterVec
+	clockSkew       prometheus.Gauge
+	rotations       *prometheus.CounterVec
+	transitions     *prometheus.CounterVec
+	backgroundFails prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	registry := prometheus.NewRegistry()
+	counters := func(name, help, label string, values []string) *prometheus.CounterVec {
+		vector := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+		for _, value := range values {
+			vector.WithLabelValues(value)
+		}
+		registry.MustRegister(vector)
+		return vector
+	}
+	m := &metrics{
+		registry: registry,
+		reads:    map[string]prometheus.Counter{},
+		mints: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "redox_mints_total", Help: "Mints of tokens that ended, by result and, for failures, cause.",
+		}, []string{"result", "cause"}),
+		mintSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "redox_mint_duration_seconds", Help: "How long mints took, with all attempts, whatever their result.",
+			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20},
+		}),
+		refusals: counters("redox_assertions_refused_total",
+			"Assertions that the token endpoint refused (also of checks and of trials of new key versions), by its error code.",
+			"error", refusalCodes),
+		clockSkew: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "redox_clock_skew_seconds", Help: "The token endpoint's clock minus this node's, at the last answer that told the time.",
+		}),
+		rotations: counters("redox_rotations_total", "Rotations of signing keys that came this far.", "result", rotationOutcomes),
+		transitions: counters("redox_key_version_transitions_total", "Versions of signing keys that came into a state.",
+			"state", versionStates),
+		backgroundFails: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "redox_background_failures_total", Help: "Failures of the background work on signing keys; the server's log has each.",
+		}),
+	}
+	reads := counters("redox_token_reads_total", "Reads and writes of token/, by how they ended.", "result", readOutcomes)
+	for _, outcome := range readOutcomes {
+		m.reads[outcome] = reads.WithLabelValues(outcome)
+	}
+	m.mints.WithLabelValues("success", causeNone)
+	for _, cause := range failureCauses {
+		m.mints.WithLabelValues("failure", cause)
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "redox_build_info", Help: "Always 1; the labels tell the plugin's version and commit.",
+		ConstLabels: prometheus.Labels{"version": version, "commit": commit},
+	})
+	build.Set(1)
+	registry.MustRegister(m.mints, m.mintSeconds, m.clockSkew, m.backgroundFails, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// read counts how a read of a token ended.
+func (m *metrics) read(served *tokencache.Served[*token], err error) {
+	outcome := readFromMemory
+	switch {
+	case err != nil:
+		outcome = readFailed
+	case served.Stale != nil:
+		outcome = readStale
+	case served.Waited:
+		outcome = readMinted
+	}
+	m.reads[outcome].Inc()
+}
+
+// mint counts how a mint ended.
+func (m *metrics) mint(took time.Duration, err error) {
+	if err == logical.ErrReadOnly {
+		return // it is made on another node
+	}
+	m.mintSeconds.Observe(took.Seconds())
+	if err != nil {
+		m.mints.WithLabelValues("failure", failureCause(err)).Inc()
+		return
+	}
+	m.mints.WithLabelValues("success", causeNone).Inc()
+}
+
+// failureCause sorts the errors of mints into a few.
+func failureCause(err error) string {
+	var user *userError
+	var remote *redox.Error
+	switch {
+	case errors.As(err, &remote) && remote.PublicKeyNotFound():
+		return causePublicKeyNotFound
+	case errors.As(err, &remote):
+		return remote.Kind.String()
+	case errors.As(err, &user):
+		return causeConfiguration
+	case errors.Is(err, tokencache.ErrExpired):
+		return causeExpired
+	}
+	return causeInternal
+}
+
+// exchange counts what came of an assertion at the token endpoint.
+func (m *metrics) exchange(answer *redox.Token, err error) {
+	if answer != nil {
+		m.skew(answer.ClockSkew, answer.ClockSkewKnown)
+	}
+	var remote *redox.Error
+	if !errors.As(err, &remote) {
+		return
+	}
+	m.skew(remote.ClockSkew, remote.ClockSkewKnown)
+	if remote.Kind == redox.Refused {
+		m.refusals.WithLabelValues(refusalCode(remote)).Inc()
+	}
+}
+
+func (m *metrics) skew(skew time.Duration, known bool) {
+	if known {
+		m.clockSkew.Set(skew.Seconds())
+	}
+}
+
+// refusalCode gives the error code if it is one that is expected: the server chooses it.
+func refusalCode(remote *redox.Error) string {
+	if remote.PublicKeyNotFound() {
+		return causePublicKeyNotFound
+	}
+	for _, code := range refusalCodes {
+		if remote.Code == code {
+			return code
+		}
+	}
+	return errorCodeOther
+}
+
+// transition counts what has become of a version, and of the rotation that it is part of. A key's first version is
+// active at once, and part of none.
+func (m *metrics) transition(t rotation.Transition) {
+	m.transitions.WithLabelValues(string(t.To)).Inc()
+	switch {
+	case t.To == rotation.Pending:
+		m.rotation(rotationStarted)
+	case t.From == rotation.Pending && t.To == rotation.Active:
+		m.rotation(rotationCompleted)
+	case t.From == rotation.Pending && t.To == rotation.Destroyed:
+		m.rotation(rotationAbandoned)
+	}
+}
+
+func (m *metrics) rotation(outcome string) { m.rotations.WithLabelValues(outcome).Inc() }
