@@ -1,7 +1,7 @@
 # Copyright (c) vault-plugin-secrets-redox contributors
 # SPDX-License-Identifier: MPL-2.0
 
-# Reads public keys and settings, but no token. It changes nothing.
+# Reads public keys, settings and metrics, but no token. It changes nothing.
 
 path "redox/config" {
   capabilities = ["read"]
@@ -20,6 +20,10 @@ path "redox/roles" {
 }
 
 path "redox/roles/+" {
+  capabilities = ["read"]
+}
+
+path "redox/metrics" {
   capabilities = ["read"]
 }
 

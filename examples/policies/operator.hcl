@@ -61,6 +61,10 @@ path "redox/check/+" {
   capabilities = ["update"]
 }
 
+path "redox/metrics" {
+  capabilities = ["read"]
+}
+
 path "redox/info" {
   capabilities = ["read"]
 }

@@ -76,6 +76,7 @@ var attempts = []attempt{
 	{"POST", "check/team-a", "update"},
 	{"POST", "check/team-b", "update"},
 	{"POST", "check/ci", "update"},
+	{"GET", "metrics", "read"},
 	{"GET", "info", "read"},
 }
 
