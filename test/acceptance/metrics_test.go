@@ -190,17 +190,13 @@ func TestPrometheus(t *testing.T) {
 // dashboardQueries gives the expressions of docs/dashboard.json, with values for Grafana's variables.
 func dashboardQueries(t testing.TB) []string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/dashboard.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var dashboard struct {
 		Panels []struct {
 			Title, Description string
 			Targets            []struct{ Expr string }
 		}
 	}
-	if err := json.Unmarshal(text, &dashboard); err != nil {
+	if err := json.Unmarshal([]byte(readFile(t, "../../docs/dashboard.json")), &dashboard); err != nil {
 		t.Fatal(err)
 	}
 	var queries []string
@@ -221,15 +217,7 @@ func dashboardQueries(t testing.TB) []string {
 // knownMetrics gives the names of the engine's metrics.
 func knownMetrics(t testing.TB) []string {
 	t.Helper()
-	text, err := os.ReadFile("../../testdata/metrics.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, line := range regexp.MustCompile(`(?m)^redox_\w+`).FindAllString(string(text), -1) {
-		names = append(names, line)
-	}
-	return names
+	return regexp.MustCompile(`(?m)^redox_\w+`).FindAllString(readFile(t, "../../testdata/metrics.txt"), -1)
 }
 
 // TestAlerts: each alert fires in its own trouble, none while all is well, and each has its place in the run book.
@@ -273,7 +261,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			t.Errorf("docs/metrics.md does not have %s", name)
 		}
 	}
-	for _, name := range regexp.MustCompile("redox_\\w+").FindAllString(page, -1) {
+	for _, name := range regexp.MustCompile(`redox_\w+`).FindAllString(page, -1) {
 		if !slices.Contains(known, name) {
 			t.Errorf("docs/metrics.md has %s, which there is not", name)
 		}
