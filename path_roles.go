@@ -41,7 +41,7 @@ var roleRows = []row[role]{
 		"A token with less life left than this is replaced before it is given out, from 1s to 1h. 0: the configuration's.",
 		func(r *role) any { return &r.MinTTL }},
 	{"leased", framework.TypeBool, "Leased",
-		"Give each read a lease, for lease accounting and quotas. It costs a storage write per read. Default: false.",
+		"Give each read a lease, to count and list reads. It costs a storage write per read, and adds no way to revoke a token. Default: false.",
 		func(r *role) any { return &r.Leased }},
 	{"disabled", framework.TypeBool, "Disabled",
 		"Stop the role at once: no token and no assertion is given out until it is false again. Default: false.",

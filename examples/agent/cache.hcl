@@ -1,5 +1,5 @@
 # Lets local programs read tokens without a Vault token of their own:
-# curl http://127.0.0.1:8100/v1/redox/token/team-a
+# VAULT_ADDR=http://127.0.0.1:8100 vault read redox/token/team-a
 
 vault {
   address = "http://127.0.0.1:8200"
@@ -20,6 +20,8 @@ auto_auth {
 listener "tcp" {
   address     = "127.0.0.1:8100"
   tls_disable = true # it listens on this machine only
+  # Keeps out programs that can be talked into fetching a URL: those don't send the header X-Vault-Request.
+  require_request_header = true
 }
 
 cache {}

@@ -8,10 +8,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,15 +31,15 @@ func newAgentEngine(t testing.TB, lifetime time.Duration) *engine {
 	return e
 }
 
-// exampleFolder is a copy of examples/agent with a test's own addresses, mounts and role.
+// exampleFolder is a copy of examples/agent or examples/proxy with a test's own addresses, mounts and role.
 type exampleFolder struct {
 	*engine
 	role      string
 	directory string
 }
 
-// newExampleFolder copies the examples and runs the commands of their README.
-func newExampleFolder(e *engine, role string, leased bool, replace ...string) *exampleFolder {
+// newExampleFolder copies the examples and runs the first commands of their README, which set up what is needed.
+func newExampleFolder(e *engine, example, role string, leased bool, replace ...string) *exampleFolder {
 	e.t.Helper()
 	x := &exampleFolder{e, role, e.t.TempDir()}
 	own := e.path + "-" + role
@@ -48,23 +48,27 @@ func newExampleFolder(e *engine, role string, leased bool, replace ...string) *e
 		"redox/", e.at(""),
 		"/team-a", "/"+role,
 		"leased=false", fmt.Sprintf("leased=%v", leased),
-		"policy write redox-agent", "policy write "+own,
-		"token_policies=redox-agent", "token_policies="+own,
+		"redox-"+example, own, // the policy and the AppRole role
 		"auth enable approle", "auth enable -path="+own+" approle",
 		"auth/approle", "auth/"+own,
 	)...)
-	for name, mode := range map[string]fs.FileMode{
-		"README.md": 0o600, "policy.hcl": 0o600, "cache.hcl": 0o600,
-		"file.hcl": 0o600, "redox-token.ctmpl": 0o600, "on-change": 0o700,
-		"process.hcl": 0o600, "program": 0o700,
-	} {
-		text, err := os.ReadFile(filepath.Join("../../examples/agent", name))
+	source := filepath.Join("../../examples", example)
+	files, err := os.ReadDir(source)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, file := range files {
+		info, err := file.Info()
 		if err != nil {
 			e.t.Fatal(err)
 		}
-		x.put(name, replacer.Replace(string(text)), mode)
+		text, err := os.ReadFile(filepath.Join(source, file.Name()))
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		x.put(file.Name(), replacer.Replace(string(text)), info.Mode().Perm()&0o700)
 	}
-	x.setUp()
+	x.bash(x.directory, x.commands()[0])
 	return x
 }
 
@@ -81,59 +85,45 @@ func (x *exampleFolder) text(name string) string {
 	return string(text)
 }
 
-// setUp runs the commands of the README's first block.
-func (x *exampleFolder) setUp() {
+// commands gives the README's blocks of commands.
+func (x *exampleFolder) commands() []string {
 	x.t.Helper()
-	_, rest, opened := strings.Cut(x.text("README.md"), "```sh\n")
-	commands, _, closed := strings.Cut(rest, "```")
-	if !opened || !closed {
+	var blocks []string
+	for _, block := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(x.text("README.md"), -1) {
+		blocks = append(blocks, block[1])
+	}
+	if len(blocks) == 0 {
 		x.t.Fatal("the README has no block of commands")
 	}
-	binaries := x.t.TempDir()
-	binary, err := filepath.Abs(vaultBinary)
-	if err == nil {
-		err = os.Symlink(binary, filepath.Join(binaries, "vault"))
-	}
-	if err != nil {
-		x.t.Fatal(err)
-	}
-	shell := exec.Command("sh", "-ec", commands)
-	shell.Dir = x.directory
-	shell.Env = append(environment(x.directory), "VAULT_ADDR="+x.vault.address, "VAULT_TOKEN="+x.person.token,
-		"PATH="+binaries+":"+os.Getenv("PATH"))
-	text, err := shell.CombinedOutput()
-	output.record("the commands of examples/agent/README.md", string(text))
-	if err != nil {
-		x.t.Fatalf("the README's commands failed: %v\n%s", err, text)
-	}
+	return blocks
 }
 
-// startAgent runs Vault Agent in the folder, until stop is called or the test ends.
-func (x *exampleFolder) startAgent(config string) (stop func()) {
+// start runs Vault Agent or Proxy ("agent", "proxy") in the folder, until stop is called or the test ends.
+func (x *exampleFolder) start(program, config string) (stop func()) {
 	x.t.Helper()
-	agent := &vaultServer{address: x.vault.address, directory: x.directory, ended: make(chan struct{})}
+	process := &vaultServer{address: x.vault.address, directory: x.directory, ended: make(chan struct{})}
 	var log bytes.Buffer
-	agent.command = exec.Command(vaultBinary, "agent", "-config="+config, "-log-level=debug")
-	agent.command.Dir, agent.command.Env = x.directory, environment(x.directory)
-	agent.command.Stdout, agent.command.Stderr = &log, &log
-	agent.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	agent.command.WaitDelay = time.Second // for a program that Agent leaves behind
-	if err := agent.command.Start(); err != nil {
+	process.command = exec.Command(vaultBinary, program, "-config="+config, "-log-level=debug")
+	process.command.Dir, process.command.Env = x.directory, environment(x.directory)
+	process.command.Stdout, process.command.Stderr = &log, &log
+	process.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	process.command.WaitDelay = time.Second // for a program that Agent leaves behind
+	if err := process.command.Start(); err != nil {
 		x.t.Fatal(err)
 	}
-	if err := agent.watch(); err != nil {
+	if err := process.watch(); err != nil {
 		x.t.Fatal(err)
 	}
 	go func() {
-		defer close(agent.ended)
-		_ = agent.command.Wait() // how it ended is in its log
+		defer close(process.ended)
+		_ = process.command.Wait() // how it ended is in its log
 	}()
-	stop = sync.OnceFunc(agent.stop)
+	stop = sync.OnceFunc(process.stop)
 	x.t.Cleanup(func() {
 		stop()
-		output.record("Vault Agent's log", log.String())
+		output.record("the log of vault "+program, log.String())
 		if x.t.Failed() {
-			x.t.Logf("Vault Agent's log with %s:\n%s", config, log.String())
+			x.t.Logf("the log of vault %s with %s:\n%s", program, config, log.String())
 		}
 	})
 	return stop
@@ -219,13 +209,15 @@ func TestAgentRendersFile(t *testing.T) {
 		{role: "leased-cache", leased: true, cache: true, mostReads: 3},
 	}
 	tokens := make([]int, len(cases))
+	examples := make([]*exampleFolder, len(cases))
 	var watchers sync.WaitGroup
 	for i, c := range cases {
-		x := newExampleFolder(e, c.role, c.leased)
+		x := newExampleFolder(e, "agent", c.role, c.leased)
 		if c.cache {
 			x.put("file.hcl", x.text("file.hcl")+"\ncache {}\n", 0o600)
 		}
-		stop := x.startAgent("file.hcl")
+		stop := x.start("agent", "file.hcl")
+		examples[i] = x
 		watchers.Go(func() {
 			tokens[i] = x.watch("redox-token", "changes.log", lifetime, renewals)
 			stop() // else it would use tokens that nobody counts
@@ -234,6 +226,7 @@ func TestAgentRendersFile(t *testing.T) {
 	watchers.Wait()
 	all := 0
 	for i, c := range cases {
+		examples[i].bash(examples[i].directory, examples[i].commands()[2])
 		all += tokens[i]
 		if n := e.reads(e.at("token/" + c.role)); n > (tokens[i]+1)*c.mostReads {
 			t.Errorf("%s: %d reads for %d tokens", c.role, n, tokens[i])
@@ -248,47 +241,18 @@ func TestAgentRunsProgram(t *testing.T) {
 	// Agent waits 2 s before it restarts the program. A renewal takes 31 s, so that leaves 7 s of the token.
 	const lifetime, renewals = 40 * time.Second, 4
 	e := newAgentEngine(t, lifetime)
-	x := newExampleFolder(e, "plain", false, `"./program"`, `"./telling-program"`)
+	x := newExampleFolder(e, "agent", "plain", false, `"./program"`, `"./telling-program"`)
 	x.put("telling-program", `#!/bin/sh
 umask 077
 printf %s "$REDOX_ACCESS_TOKEN" > new
 mv new environment
 exec ./program
 `, 0o700)
-	x.startAgent("process.hcl")
+	x.start("agent", "process.hcl")
 	tokens := x.watch("environment", "program.log", lifetime, renewals)
+	x.bash(x.directory, x.commands()[3])
 	if n := e.reads(e.at("token/plain")); n > tokens+1 {
 		t.Errorf("%d reads for %d tokens", n, tokens)
 	}
 	e.usedBy(tokens, 1)
-}
-
-// TestAgentServesPrograms runs cache.hcl: programs of this machine read without a Vault token of their own, and Agent
-// never holds on to an old token, with a lease or without.
-func TestAgentServesPrograms(t *testing.T) {
-	e := newReadyEngine(t)
-	for role, leased := range map[string]bool{"plain": false, "leased": true} {
-		port, err := freePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := fmt.Sprintf("127.0.0.1:%d", port)
-		x := newExampleFolder(e, role, leased, "127.0.0.1:8100", address)
-		x.startAgent("cache.hcl")
-		program, path := person{t, &vaultServer{address: "http://" + address}, ""}, e.at("token/"+role)
-		await(t, "Agent to give a token", func() bool { return tokenOverHTTP(program, path) != "" })
-		old := tokenOverHTTP(program, path)
-		if old != e.accessToken("token/"+role) {
-			t.Errorf("%s: Agent gives another token than Vault", role)
-		}
-		await(t, "a token that counts as fresh no more", func() bool {
-			return e.data("write", "-f", path)["access_token"] != old
-		})
-		if fresh := tokenOverHTTP(program, path); fresh == old || fresh != e.accessToken("token/"+role) {
-			t.Errorf("%s: Agent holds on to an old token", role)
-		}
-		if response, _ := program.http(http.MethodGet, e.at("config"), ""); response.StatusCode != http.StatusForbidden {
-			t.Errorf("%s: a program may read the configuration: %s", role, response.Status)
-		}
-	}
 }

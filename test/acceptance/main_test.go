@@ -6,6 +6,7 @@ package acceptance
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -41,6 +42,11 @@ func runTests(m *testing.M) int {
 		return complain(err)
 	}
 	defer shared.stop()
+	// Parallel tests mostly wait for tokens to end: more of them than there are processors run at once.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		return complain(err)
+	}
 	code := m.Run()
 	if err := searchEverything(shared); err != nil {
 		return complain(err)
