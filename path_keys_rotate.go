@@ -203,8 +203,8 @@ func (b *backend) forceActivation(ctx context.Context, storage logical.Storage, 
 	if err != nil {
 		return nil, err
 	}
-	response.AddWarning("This version was promoted without a proof that Redox knows it. Where Redox does not, the retired " +
-		"version goes on signing until it is destroyed: see users and next_step.")
+	response.AddWarning("This version was promoted without a proof that Redox knows it. Where Redox says that it does not, " +
+		"the retired version goes on signing until it is destroyed: see users and next_step.")
 	return response, nil
 }
 

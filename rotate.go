@@ -32,6 +32,9 @@ func (b *backend) storeTransitions(ctx context.Context, storage logical.Storage,
 		return err
 	}
 	for _, t := range transitions {
+		if t.To == rotation.Active {
+			b.tokens.ForgetFailures() // Redox takes this version: who was refused with another need not wait
+		}
 		b.Logger().Info("a version of a signing key has changed its state", "key", k.name, "version", t.Version,
 			"kid", t.KeyID, "from", string(t.From), "to", string(t.To), "cause", t.Cause)
 		b.metrics.transition(t)

@@ -11,7 +11,7 @@ import (
 
 const (
 	maxCodeRunes        = 64
-	maxDescriptionRunes = 200
+	maxDescriptionRunes = 400
 
 	removed = "[removed]"
 )

@@ -390,6 +390,15 @@ func (c *Cache[T]) ForgetFailure(name string) {
 	}
 }
 
+// ForgetFailures is ForgetFailure for every name.
+func (c *Cache[T]) ForgetFailures() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		e.failure = nil
+	}
+}
+
 // Living counts the tokens that have not expired, and gives the least life that one of them has left.
 func (c *Cache[T]) Living() (count int, least time.Duration) {
 	now := c.options.Now()

@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -101,32 +100,9 @@ func (x *exampleFolder) commands() []string {
 // start runs Vault Agent or Proxy ("agent", "proxy") in the folder, until stop is called or the test ends.
 func (x *exampleFolder) start(program, config string) (stop func()) {
 	x.t.Helper()
-	process := &vaultServer{address: x.vault.address, directory: x.directory, ended: make(chan struct{})}
-	var log bytes.Buffer
-	process.command = exec.Command(vaultBinary, program, "-config="+config, "-log-level=debug")
-	process.command.Dir, process.command.Env = x.directory, environment(x.directory)
-	process.command.Stdout, process.command.Stderr = &log, &log
-	process.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	process.command.WaitDelay = time.Second // for a program that Agent leaves behind
-	if err := process.command.Start(); err != nil {
-		x.t.Fatal(err)
-	}
-	if err := process.watch(); err != nil {
-		x.t.Fatal(err)
-	}
-	go func() {
-		defer close(process.ended)
-		_ = process.command.Wait() // how it ended is in its log
-	}()
-	stop = sync.OnceFunc(process.stop)
-	x.t.Cleanup(func() {
-		stop()
-		output.record("the log of vault "+program, log.String())
-		if x.t.Failed() {
-			x.t.Logf("the log of vault %s with %s:\n%s", program, config, log.String())
-		}
-	})
-	return stop
+	command := exec.Command(vaultBinary, program, "-config="+config, "-log-level=debug")
+	command.Dir, command.Env = x.directory, environment(x.directory)
+	return startProcess(x.t, "vault "+program+" with "+config, command).stop
 }
 
 // reads counts the requests for a path that have reached Vault.

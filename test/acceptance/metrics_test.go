@@ -4,7 +4,6 @@
 package acceptance
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,7 +14,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
@@ -75,30 +73,10 @@ func startPrometheus(e *engine) *prometheus {
 		e.t.Fatal(err)
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", port)
-	server := &vaultServer{directory: home, ended: make(chan struct{})}
-	var log bytes.Buffer
-	server.command = exec.Command(prometheusTool(e.t, "prometheus"), "--config.file=prometheus.yml", "--storage.tsdb.path=data",
+	command := exec.Command(prometheusTool(e.t, "prometheus"), "--config.file=prometheus.yml", "--storage.tsdb.path=data",
 		"--web.listen-address="+listen)
-	server.command.Dir, server.command.Env = home, environment(home)
-	server.command.Stdout, server.command.Stderr = &log, &log
-	server.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := server.command.Start(); err != nil {
-		e.t.Fatal(err)
-	}
-	if err := server.watch(); err != nil {
-		e.t.Fatal(err)
-	}
-	go func() {
-		defer close(server.ended)
-		_ = server.command.Wait() // how it ended is in its log
-	}()
-	e.t.Cleanup(func() {
-		server.stop()
-		output.record("Prometheus's log", log.String())
-		if e.t.Failed() {
-			e.t.Logf("Prometheus's log:\n%s", log.String())
-		}
-	})
+	command.Dir, command.Env = home, environment(home)
+	startProcess(e.t, "Prometheus", command)
 	return &prometheus{e.t, "http://" + listen}
 }
 

@@ -4,14 +4,12 @@
 package acceptance
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -58,23 +56,9 @@ func TestTryIt(t *testing.T) {
 	e := &engine{person: person{t, server, rootToken}, path: "redox"}
 	e.bash("../..", replacer.Replace(blocks[0]))
 
-	redox := &vaultServer{directory: directory, ended: make(chan struct{})}
-	var log bytes.Buffer
-	redox.command = exec.Command("bash", "-c", replacer.Replace(blocks[1]))
-	redox.command.Dir = "../.."
-	redox.command.Stdout, redox.command.Stderr = &log, &log
-	redox.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := redox.command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(redox.ended)
-		_ = redox.command.Wait() // ended below
-	}()
-	t.Cleanup(func() {
-		redox.kill() // go run and its child
-		output.record("the local Redox", log.String())
-	})
+	command := exec.Command("bash", "-c", replacer.Replace(blocks[1]))
+	command.Dir = "../.."
+	t.Cleanup(startProcess(t, "the local Redox", command).kill) // go run, and what it runs
 	await(t, "the local Redox to listen", func() bool {
 		connection, err := net.DialTimeout("tcp", address, time.Second)
 		if err != nil {

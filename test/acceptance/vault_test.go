@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -33,12 +32,10 @@ const (
 
 // vaultServer is a Vault server process. Its log is kept at trace level.
 type vaultServer struct {
+	process
 	address   string // http://127.0.0.1:port
 	directory string
 	dev       bool
-	command   *exec.Cmd
-	watchdog  *exec.Cmd
-	ended     chan struct{} // closed when the process has ended
 	rootToken string
 }
 
@@ -97,18 +94,9 @@ func (s *vaultServer) tryStart(config string) error {
 	s.command = exec.Command(vaultBinary, arguments...)
 	s.command.Env = environment(s.directory)
 	s.command.Stdout, s.command.Stderr = log, log
-	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches the tests, which stop the server
-	if err := s.command.Start(); err != nil {
+	if err := s.begin(); err != nil {
 		return err
 	}
-	s.ended = make(chan struct{})
-	if err := s.watch(); err != nil {
-		return err
-	}
-	go func() {
-		defer close(s.ended)
-		_ = s.command.Wait() // how it ended is in its log
-	}()
 	if err := s.awaitAnswer(); err != nil {
 		s.stop()
 		text, _ := os.ReadFile(s.logFile())
@@ -156,36 +144,6 @@ func (s *vaultServer) awaitActive(token string) error {
 		case <-time.After(50 * time.Millisecond): // there is no event to wait for
 		}
 	}
-}
-
-// watch starts a process that ends the server when this one has ended without doing so, as it does when a test panics:
-// then its standard input closes.
-func (s *vaultServer) watch() error {
-	s.watchdog = exec.Command("sh", "-c", `cat >/dev/null; kill "$1"`, "watchdog", fmt.Sprint(s.command.Process.Pid))
-	_, err := s.watchdog.StdinPipe()
-	if err == nil {
-		err = s.watchdog.Start()
-	}
-	return err
-}
-
-// stop ends the server and waits for its end.
-func (s *vaultServer) stop() {
-	_ = s.watchdog.Process.Kill()
-	_ = s.watchdog.Wait()
-	_ = s.command.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-s.ended:
-	case <-time.After(20 * time.Second):
-		_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL) // the plugin's processes, too
-		<-s.ended
-	}
-}
-
-// kill ends the server as a crash does, its plugin processes with it.
-func (s *vaultServer) kill() {
-	_ = syscall.Kill(-s.command.Process.Pid, syscall.SIGKILL)
-	<-s.ended
 }
 
 // registerPlugin puts the plugin into the catalog as an operator does: by checksum and version.

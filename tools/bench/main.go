@@ -1,0 +1,88 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+// Command bench compares reads of the Redox engine with those of other engines of one Vault server, in one run: what
+// counts are the ratios. scripts/bench builds what it needs and calls it. It talks to loopback only.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// settings are the flags.
+type settings struct {
+	vault, plugins, sandbox string // files and a folder that scripts/bench has built
+	docs                    string // where to write benchmarks.md's table and plot; empty: nowhere
+	rounds                  int
+	duration                time.Duration // of one measurement
+	clients                 int           // connections at once
+	roles                   int
+	reads                   int
+}
+
+func main() {
+	log.SetFlags(0)
+	var s settings
+	flag.StringVar(&s.vault, "vault", "", "the vault binary")
+	flag.StringVar(&s.plugins, "plugins", "", "folder with the two plugins")
+	flag.StringVar(&s.sandbox, "sandbox", "", "the redox-sandbox binary")
+	flag.StringVar(&s.docs, "docs", "", "folder to write benchmarks-table.md and benchmarks.svg to")
+	flag.IntVar(&s.rounds, "rounds", 7, "interleaved rounds; the median counts")
+	flag.DurationVar(&s.duration, "duration", 4*time.Second, "of one measurement")
+	flag.IntVar(&s.clients, "clients", 16, "connections at once")
+	flag.IntVar(&s.roles, "roles", 10_000, "roles with live tokens, for memory")
+	flag.IntVar(&s.reads, "reads", 1_000_000, "reads, for memory")
+	flag.Parse()
+	if err := run(context.Background(), s); err != nil {
+		log.Fatal("bench: ", err)
+	}
+}
+
+func run(ctx context.Context, s settings) error {
+	directory, err := os.MkdirTemp("", "redox-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(directory)
+	redox, err := startSandbox(ctx, s.sandbox, filepath.Join(directory, "sandbox"), 5*time.Minute)
+	if err != nil {
+		return err
+	}
+	defer redox.stop()
+	vault, err := startVault(ctx, s.vault, s.plugins, filepath.Join(directory, "vault"))
+	if err != nil {
+		return err
+	}
+	defer vault.stop()
+	if err := setUp(vault, redox, s.plugins); err != nil {
+		return err
+	}
+	r := &report{settings: s}
+	if err := measureRates(vault, s, r); err != nil {
+		return err
+	}
+	if err := measureRefreshes(ctx, vault, s, directory, r); err != nil {
+		return err
+	}
+	if err := measureMemory(vault, s, r); err != nil {
+		return err
+	}
+	if err := measureSizes(s, r); err != nil {
+		return err
+	}
+	text := r.markdown()
+	fmt.Print("\n", text)
+	if s.docs == "" {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(s.docs, "benchmarks-table.md"), []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.docs, "benchmarks.svg"), []byte(r.plot()), 0o644)
+}
