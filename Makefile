@@ -4,11 +4,11 @@
 # An index of scripts/: each target is one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check ci vault clean
+.PHONY: help build demo test examples check ci bench release test-release vault clean
 export KEEP
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 build: ## build the plugin into .build/
 	@scripts/build
@@ -19,11 +19,23 @@ demo: ## see it work in a real Vault with a local Redox (KEEP=1 leaves it runnin
 test: ## run all tests, also in a real Vault (ARGS='-race -run TestX' go to go test)
 	@scripts/test $(ARGS)
 
+examples: ## try all examples and guides, in a real Vault
+	@scripts/examples
+
 check: ## formatting, vet, staticcheck, modules, scripts, known vulnerabilities
 	@scripts/check
 
 ci: ## all that must hold before a merge: check, test -race, demo
 	@.ci/run
+
+bench: ## compare speed and size with other engines of one Vault
+	@scripts/bench
+
+release: ## make the files of a release: make release VERSION=v1.2.3
+	@scripts/release $(VERSION)
+
+test-release: ## show that a release is reproducible
+	@scripts/test-release
 
 vault: ## find or build the Vault used by demo and test, and print its path
 	@scripts/build-vault

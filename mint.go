@@ -216,7 +216,7 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 		return nothing, err
 	}
 	b.Logger().Debug("minted a token", "role", roleName, "key", c.Key, "kid", c.version.KeyID,
-		"lifetime", answer.Lifetime, "latency", answer.Latency)
+		"lifetime", answer.Lifetime.String(), "latency", answer.Latency.String())
 	return tokencache.Minted[*token]{
 		Value: &token{
 			accessToken: answer.AccessToken,

@@ -239,6 +239,36 @@ func TestUserThatIsGone(t *testing.T) {
 }
 
 // TestForcedActivation is for a Vault that only hands out assertions. Where the force was wrong, mints go on.
+// Readers that Redox refused are served at once when a version that Redox knows has become active.
+func TestActivationEndsRememberedFailures(t *testing.T) {
+	m := newReadyMount(t)
+	m.write("keys/main/rotate", nil)
+	m.setJWKs("client-1")
+	m.refused(logical.ReadOperation, "token", nil)
+	m.setJWKs("client-1", m.read("keys/main")["pending_public_jwk"])
+	m.refused(logical.ReadOperation, "token", nil) // remembered
+	m.write("keys/main/activate", nil)
+	m.read("token")
+}
+
+// What Redox had accepted and refuses now was taken away there, or this Vault was restored: the key says so.
+func TestNextStepAfterARefusalOfWhatWasAccepted(t *testing.T) {
+	m := newReadyMount(t)
+	m.read("token")
+	if next := m.read("keys/main")["next_step"]; next != "" {
+		t.Errorf("while all is well, the next step is %q", next)
+	}
+	m.setJWKs("client-1")
+	m.clock.advance(time.Hour)
+	m.refused(logical.ReadOperation, "token", nil)
+	next, _ := m.read("keys/main")["next_step"].(string)
+	for _, part := range []string{"client-1", "taken away", "restored", "keys/main/rotate"} {
+		if !strings.Contains(next, part) {
+			t.Errorf("the next step is %q, which does not say %q", next, part)
+		}
+	}
+}
+
 func TestForcedActivation(t *testing.T) {
 	m := newReadyMount(t)
 	first := m.read("keys/main")

@@ -584,8 +584,6 @@ func (m *platformMount) changeAPIKey(id string, change func(*sandbox.APIKey)) {
 	m.redox.CreateAPIKey(apiKey)
 }
 
-// TestPlatformDownInARotation: mints go on, and so does a rotation that somebody helps by hand. A platform that does
-// not answer is asked once in a wake-up, not once for each client ID.
 // TestProblemsEndWithTheWayOfRegistration: who registers by hand again is not told of what the engine could not do.
 func TestProblemsEndWithTheWayOfRegistration(t *testing.T) {
 	m := newPlatformMount(t)
@@ -601,6 +599,8 @@ func TestProblemsEndWithTheWayOfRegistration(t *testing.T) {
 	}
 }
 
+// TestPlatformDownInARotation: mints go on, and so does a rotation that somebody helps by hand. A platform that does
+// not answer is asked once in a wake-up, not once for each client ID.
 func TestPlatformDownInARotation(t *testing.T) {
 	m := newPlatformMount(t)
 	m.redox.CreateAPIKey(sandbox.APIKey{ID: "client-2"})

@@ -144,6 +144,12 @@ func nextStep(k *signingKey, stored *storedAcceptance) string {
 		return "The key has no version to sign with: write to keys/" + k.name + "/rotate."
 	}
 	if k.in(rotation.Pending) == nil {
+		for _, s := range stored.Standings {
+			if s.Trial != nil && s.Trial.Version == s.Accepted {
+				return "Client ID " + s.ClientID + ": Redox refuses the version that it had accepted. Its kid was taken away there, or Redox " +
+					"can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/" + k.name + "/rotate."
+			}
+		}
 		if len(stored.Waiting(k.records())) > 0 {
 			return "Redox does not accept the active version for every client ID: see users, and register public_jwk there."
 		}

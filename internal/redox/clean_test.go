@@ -25,8 +25,8 @@ func TestClean(t *testing.T) {
 		{"UUID", "client 0f8fad5b-d9cb-469f-a165-70867728950e unknown", "client 0f8fad5b-d9cb-469f-a165-70867728950e unknown"},
 		{"UUID and more", "0f8fad5b-d9cb-469f-a165-70867728950e0", "[removed]"},
 		{"31 characters", strings.Repeat("a", 31), strings.Repeat("a", 31)},
-		{"200 runes", strings.Repeat("ä ", 99) + "äö", strings.Repeat("ä ", 99) + "äö"},
-		{"201 runes", strings.Repeat("ä ", 100) + "ö", strings.Repeat("ä ", 99) + "ä…"},
+		{"400 runes", strings.Repeat("ä ", 199) + "äö", strings.Repeat("ä ", 199) + "äö"},
+		{"401 runes", strings.Repeat("ä ", 200) + "ö", strings.Repeat("ä ", 199) + "ä…"},
 	}
 	for _, test := range tests {
 		got := clean(test.in, maxDescriptionRunes)

@@ -23,7 +23,6 @@ var (
 	ErrPendingExists = errors.New("there is a pending version already")
 	ErrNoPending     = errors.New("there is no pending version")
 	ErrNoSuchVersion = errors.New("there is no such version")
-	ErrNotAccepted   = errors.New("not every user has accepted the pending version")
 	ErrPendingInUse  = errors.New("the pending version signs for a user already")
 	ErrNotRetired    = errors.New("the version is not retired")
 	ErrVersionInUse  = errors.New("the version signs for a user")

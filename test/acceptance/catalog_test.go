@@ -1,0 +1,136 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package acceptance
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestCatalog looks at all places where Vault shows a plugin's version, and compares each with what the binary says itself.
+func TestCatalog(t *testing.T) {
+	e := newReadyEngine(t)
+	e.checkCatalog(pluginVersion, checksum(t, pluginFile))
+
+	// Vault asks the plugin for its version, and lets nobody register it as another one.
+	r := e.try("plugin", "register", "-sha256="+checksum(t, pluginFile), "-version=v99.0.0", "secret", pluginName)
+	if r.code == 0 || !strings.Contains(r.stderr, "v99.0.0") || !strings.Contains(r.stderr, pluginVersion) {
+		t.Errorf("registered as another version: exit status %d\n%s", r.code, r.stderr)
+	}
+}
+
+// TestReleaseDocumentation makes a release of what is here, as docs/release.md says, and then installs it into Vault with
+// that page's commands. It has the version and the commit that it was made with.
+func TestReleaseDocumentation(t *testing.T) {
+	e := newReadyEngine(t)
+	platform := runtime.GOOS + "/" + runtime.GOARCH
+	blocks := documentedCommands(t, "release.md")
+	if len(blocks) != 6 || !strings.Contains(blocks[5], "podman") {
+		t.Fatalf("docs/release.md has %d blocks of commands; the sixth is for a container, and not run here", len(blocks))
+	}
+	prepare := func(block string) string {
+		return strings.NewReplacer(
+			"linux_amd64", strings.ReplaceAll(platform, "/", "_"),
+			"/etc/vault.d/plugins", filepath.Dir(pluginFile),
+			"tune -plugin-version=v1.2.3 redox", "tune -plugin-version=v1.2.3 "+e.path,
+			"redox/info", e.at("info"),
+		).Replace(block)
+	}
+	install, register, upgrade, show, again := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
+
+	// What is not committed yet is in the release, too.
+	clone := filepath.Join(t.TempDir(), "clone")
+	git := func(arguments ...string) string {
+		t.Helper()
+		command := exec.Command("git", arguments...)
+		command.Dir = clone
+		text, err := command.CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %s: %v\n%s", strings.Join(arguments, " "), err, text)
+		}
+		return strings.TrimSpace(string(text))
+	}
+	if text, err := exec.Command("../../scripts/snapshot", clone).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	git("tag", "v1.2.3")
+	download := t.TempDir()
+	e.bash(clone, "PLATFORMS="+platform+" scripts/release v1.2.3 "+download+"/release")
+	download += "/release"
+
+	e.bash(download, prepare(install))
+	e.bash(download, prepare(register))
+	t.Cleanup(func() { // the tests after this one want the other version
+		e.must("secrets", "tune", "-plugin-version="+pluginVersion, e.path)
+		e.must("plugin", "reload", "-plugin="+pluginName)
+		e.must("plugin", "deregister", "-version=v1.2.3", "secret", pluginName)
+	})
+	e.bash(download, prepare(upgrade))
+	e.bash(download, prepare(show))
+	e.checkCatalog("v1.2.3", checksum(t, filepath.Join(download, pluginName)))
+	if is, want := e.data("read", e.at("info"))["commit"], git("rev-parse", "--short=12", "HEAD"); is != want {
+		t.Errorf("the commit is %v, not %s", is, want)
+	}
+
+	// diff fails, and so the block, when the release that is made again is not the same.
+	e.bash(clone, "export PLATFORMS="+platform+"\n"+strings.ReplaceAll(again, "~/Downloads", download))
+}
+
+// checkCatalog compares the version and the checksum in Vault's catalog, and those of what runs in this mount.
+func (e *engine) checkCatalog(version, sum string) {
+	e.t.Helper()
+	var catalog struct{ Details []map[string]any }
+	e.decode(&catalog, "plugin", "list", "-format=json", "-detailed", "secret")
+	var listed []any
+	for _, plugin := range catalog.Details {
+		if plugin["name"] == pluginName {
+			listed = append(listed, plugin["version"])
+		}
+	}
+	if !slices.Contains(listed, any(version)) {
+		e.t.Errorf("vault plugin list has %v, not %s", listed, version)
+	}
+	var info map[string]any
+	e.decode(&info, "plugin", "info", "-format=json", "-version="+version, "secret", pluginName)
+	if info["version"] != version || info["sha256"] != sum || info["builtin"] != false {
+		e.t.Errorf("vault plugin info has %v, not %s with %s", info, version, sum)
+	}
+	var mounts map[string]struct {
+		Running string `json:"running_plugin_version"`
+		Sum     string `json:"running_sha256"`
+	}
+	e.decode(&mounts, "secrets", "list", "-format=json", "-detailed")
+	if mount := mounts[e.path+"/"]; mount.Running != version || mount.Sum != sum {
+		e.t.Errorf("vault secrets list has %+v, not %s with %s", mount, version, sum)
+	}
+	if is := e.data("read", e.at("info"))["version"]; is != version {
+		e.t.Errorf("the plugin says that it is %v, not %s", is, version)
+	}
+}
+
+// decode reads what a vault command prints with -format=json.
+func (e *engine) decode(into any, arguments ...string) {
+	e.t.Helper()
+	if text := e.must(arguments...); json.Unmarshal([]byte(text), into) != nil {
+		e.t.Fatalf("vault %s printed %s", strings.Join(arguments, " "), text)
+	}
+}
+
+func checksum(t testing.TB, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,827 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/sandbox"
+)
+
+// docs/troubleshooting.md quotes what the engine says about failures, as block quotes: a paragraph each, word for word but
+// for hosts, names and numbers. The tests hold the quotes against the code's texts, in both directions, and against what
+// the engine says when it is brought to. What Vault says itself is tested in test/acceptance.
+
+const troubleshootingPage = "docs/troubleshooting.md"
+
+// quotes gives the messages that the page quotes.
+func quotes(t *testing.T) []string {
+	t.Helper()
+	var quoted, lines []string
+	for line := range strings.Lines(string(must(os.ReadFile(troubleshootingPage))) + "\n") {
+		if words, ok := strings.CutPrefix(line, "> "); ok {
+			lines = append(lines, strings.TrimSpace(words))
+			continue
+		}
+		if len(lines) > 0 {
+			quoted = append(quoted, strings.Join(lines, " "))
+		}
+		lines = nil
+	}
+	if len(quoted) < 100 {
+		t.Fatalf("%s has %d quotes only", troubleshootingPage, len(quoted))
+	}
+	return quoted
+}
+
+// told is a text of the code.
+type told struct {
+	place   string
+	pattern string // a regular expression: what the code fills in is .+
+	failure bool   // says what is wrong, so it has to be quoted
+}
+
+// toldTexts reads the texts out of the code itself: a list beside it would be forgotten.
+func toldTexts(t *testing.T) []told {
+	t.Helper()
+	var all []told
+	for _, directory := range []string{".", "internal/redox", "internal/rotation", "internal/tokencache"} {
+		p := &textReader{set: gotoken.NewFileSet(), constants: map[string]ast.Expr{}, redox: directory == "internal/redox"}
+		var files []*ast.File
+		for _, name := range must(filepath.Glob(filepath.Join(directory, "*.go"))) {
+			if !strings.HasSuffix(name, "_test.go") {
+				files = append(files, must(parser.ParseFile(p.set, name, nil, 0)))
+			}
+		}
+		for _, file := range files {
+			ast.Inspect(file, p.findConstants)
+		}
+		for _, file := range files {
+			ast.Inspect(file, p.findTexts)
+		}
+		all = append(all, p.told...)
+	}
+	return all
+}
+
+type textReader struct {
+	set       *gotoken.FileSet
+	constants map[string]ast.Expr // of the package and of its functions
+	redox     bool
+	told      []told
+}
+
+func (p *textReader) findConstants(n ast.Node) bool {
+	if declaration, ok := n.(*ast.GenDecl); ok && declaration.Tok == gotoken.CONST {
+		for _, spec := range declaration.Specs {
+			spec, _ := spec.(*ast.ValueSpec)
+			for i, value := range spec.Values {
+				p.constants[spec.Names[i].Name] = value
+			}
+		}
+	}
+	return true
+}
+
+// failureArguments says which argument of a function says what is wrong.
+var failureArguments = map[string]int{
+	"fieldError": 2, "Warn": 0, "Error": 0, "logUnlessEnded": 1, "AddWarning": 0, "CodedError": 1, "New": 0, "Errorf": 0,
+}
+
+// findTexts looks at all the places where a text can stand. What is assigned to a cause or a problem says what is wrong,
+// what is assigned to an action does not.
+func (p *textReader) findTexts(n ast.Node) bool {
+	const failure = true
+	switch n := n.(type) {
+	case *ast.CallExpr:
+		name := calledName(n)
+		if i, ok := failureArguments[name]; ok && i < len(n.Args) {
+			p.add(n.Args[i], failure)
+		}
+		if name == "refused" && p.redox { // tlsFailure's: kind, cause, action
+			p.add(n.Args[1], failure)
+		}
+	case *ast.KeyValueExpr:
+		if key, ok := n.Key.(*ast.Ident); ok && key.Name == "Cause" {
+			p.add(n.Value, failure)
+		}
+	case *ast.AssignStmt:
+		name := ""
+		switch assigned := n.Lhs[0].(type) {
+		case *ast.Ident:
+			name = assigned.Name
+		case *ast.SelectorExpr:
+			name = assigned.Sel.Name
+		}
+		p.add(n.Rhs[0], slices.Contains([]string{"Cause", "Problem", "problem", "warning"}, name))
+	case *ast.ReturnStmt:
+		for _, value := range n.Results {
+			p.add(value, false)
+		}
+	case *ast.CompositeLit:
+		p.findElements(n)
+	}
+	return true
+}
+
+// findElements looks at values without a name. A diagnosis is a cause and an action; where it stands in a map, its type
+// is left out. Besides, there are Redox's words with a diagnosis, and entries that can't be used.
+func (p *textReader) findElements(n *ast.CompositeLit) {
+	if len(n.Elts) != 2 {
+		return
+	}
+	_, secondIsText := p.pattern(n.Elts[1])
+	if name, ok := n.Type.(*ast.Ident); ok && name.Name == "unusableEntry" {
+		p.add(n.Elts[1], true)
+	} else if p.redox && secondIsText {
+		p.add(n.Elts[0], true)
+	}
+}
+
+func calledName(call *ast.CallExpr) string {
+	switch function := call.Fun.(type) {
+	case *ast.Ident:
+		return function.Name
+	case *ast.SelectorExpr:
+		return function.Sel.Name
+	}
+	return ""
+}
+
+func (p *textReader) add(e ast.Expr, failure bool) {
+	pattern, ok := p.pattern(e)
+	if ok && severalWords.MatchString(pattern) {
+		p.told = append(p.told, told{p.set.Position(e.Pos()).String(), pattern, failure})
+	}
+}
+
+var (
+	severalWords = regexp.MustCompile(`[a-z_]+ [a-z]+`)
+	formatVerb   = regexp.MustCompile(`%[+#]?[a-z]`)
+)
+
+// pattern gives what the value of a text can be.
+func (p *textReader) pattern(e ast.Expr) (pattern string, ok bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		text, err := strconv.Unquote(e.Value)
+		if e.Kind != gotoken.STRING || err != nil {
+			return "", false
+		}
+		var parts []string
+		for _, part := range formatVerb.Split(text, -1) {
+			parts = append(parts, regexp.QuoteMeta(part))
+		}
+		return strings.Join(parts, ".+"), true
+	case *ast.BinaryExpr:
+		left, leftOK := p.pattern(e.X)
+		right, rightOK := p.pattern(e.Y)
+		if e.Op != gotoken.ADD || !leftOK && !rightOK {
+			return "", false
+		}
+		if !leftOK {
+			left = ".+"
+		}
+		if !rightOK {
+			right = ".+"
+		}
+		return left + right, true
+	case *ast.Ident:
+		if value := p.constants[e.Name]; value != nil {
+			return p.pattern(value)
+		}
+	case *ast.CallExpr:
+		if calledName(e) == "Sprintf" {
+			return p.pattern(e.Args[0])
+		}
+	}
+	return "", false
+}
+
+// notQuoted are parts of texts that the page need not quote, by the reason.
+var notQuoted = map[string][]string{
+	"it refuses a value and says all that there is to say": {
+		"value is out of range", "assertion_ttl and clock_skew together", "not an algorithm that Redox", "for RS384 keys only",
+		"size is not one of", "not a way of registration", "neither a string nor a JSON object", "the name is longer than",
+		"two dots in a row",
+	},
+	"it becomes another text on its way to users": {
+		"PEM block .+ is", "PEM certificate found", "a PEM block is damaged", "after the last certificate",
+		"the token had expired by the time",
+	},
+	"it can't happen, or nobody is left to read it": {
+		"JWK set can't be encoded", "the entry .+ can't be encoded", "the public key can't be encoded", "an unreadable expires_in",
+		"the token request was given up",
+	},
+}
+
+// TestTroubleshootingQuotesEveryFailure goes from the code to the page: what the engine says to be wrong can be found
+// there, in the engine's words and in Redox's.
+func TestTroubleshootingQuotesEveryFailure(t *testing.T) {
+	page := strings.Join(strings.Fields(string(must(os.ReadFile(troubleshootingPage)))), " ")
+	quoted := strings.Join(quotes(t), "\n")
+	failures, excused := 0, map[string]bool{}
+	excuse := func(pattern string) bool {
+		for _, parts := range notQuoted {
+			for _, part := range parts {
+				if strings.Contains(pattern, part) {
+					excused[part] = true
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for _, text := range toldTexts(t) {
+		file, _, _ := strings.Cut(text.place, ":")
+		switch {
+		case !text.failure,
+			// These check values and private keys, or are not part of what users see.
+			slices.Contains([]string{"fields.go", "signer.go", "path_keys_import.go", "rotation_times.go", "jwk.go", "main.go"}, file):
+			continue
+		case regexp.MustCompile(text.pattern).MatchString(quoted):
+			failures++
+		case !excuse(text.pattern):
+			t.Errorf("%s says %q, which %s does not quote", text.place, text.pattern, troubleshootingPage)
+		}
+	}
+	for reason, parts := range notQuoted {
+		for _, part := range parts {
+			if !excused[part] {
+				t.Errorf("%q need not be excused (%s): nothing says it, or it is quoted", part, reason)
+			}
+		}
+	}
+	if failures < 110 {
+		t.Errorf("only %d texts about failures were found in the code", failures)
+	}
+	words := redoxWords(t)
+	for _, said := range words {
+		if !strings.Contains(page, "`"+said) {
+			t.Errorf("%s does not have Redox's words %q", troubleshootingPage, said)
+		}
+	}
+	if len(words) < 20 {
+		t.Errorf("only %d errors of Redox were found in the code", len(words))
+	}
+}
+
+// redoxWords reads what the client takes for Redox's errors: the tables in internal/redox/diagnose.go.
+func redoxWords(t *testing.T) []string {
+	t.Helper()
+	p := &textReader{set: gotoken.NewFileSet(), constants: map[string]ast.Expr{}}
+	file := must(parser.ParseFile(p.set, "internal/redox/diagnose.go", nil, 0))
+	ast.Inspect(file, p.findConstants)
+	var words []string
+	literal := func(e ast.Expr) (string, bool) {
+		pattern, ok := p.pattern(e)
+		return strings.ReplaceAll(pattern, `\`, ""), ok
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		table, ok := n.(*ast.ValueSpec)
+		if !ok || len(table.Values) != 1 {
+			return true
+		}
+		value, ok := table.Values[0].(*ast.CompositeLit)
+		if !ok {
+			return true
+		}
+		for _, element := range value.Elts {
+			switch element := element.(type) {
+			case *ast.KeyValueExpr: // "aud" of unexpectedValues, "invalid_scope" of codeDiagnoses
+				if key, ok := literal(element.Key); ok && table.Names[0].Name == "unexpectedValues" {
+					words = append(words, "Unexpected "+key+" claim value")
+				} else if ok {
+					words = append(words, key)
+				}
+			case *ast.CompositeLit: // a row of documentedErrors
+				if prefix, ok := literal(element.Elts[0]); ok {
+					words = append(words, prefix)
+				}
+			}
+		}
+		return true
+	})
+	return words
+}
+
+// TestTroubleshootingQuotesNothingElse goes from the page to the code: each quote is a text of the code, in full.
+func TestTroubleshootingQuotesNothingElse(t *testing.T) {
+	texts := toldTexts(t)
+	for _, quote := range quotes(t) {
+		if !slices.ContainsFunc(texts, func(text told) bool {
+			return regexp.MustCompile("^(?:"+text.pattern+")$").MatchString(quote) && strings.Trim(text.pattern, ".+ ") != ""
+		}) {
+			t.Errorf("nothing in the code says %q", quote)
+		}
+	}
+}
+
+// TestTroubleshootingIsIndexed: every section can be found by words, and every link of the page leads somewhere.
+func TestTroubleshootingIsIndexed(t *testing.T) {
+	page := string(must(os.ReadFile(troubleshootingPage)))
+	_, index, _ := strings.Cut(page, "\n## By its words\n")
+	index, _, _ = strings.Cut(index, "\n## ")
+	headings := regexp.MustCompile(`(?m)^###? (.+)$`).FindAllStringSubmatch(page, -1)
+	anchors := map[string]bool{}
+	for _, heading := range headings {
+		anchor := strings.ReplaceAll(regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(heading[1]), ""), " ", "-")
+		anchors[anchor] = true
+		if strings.HasPrefix(heading[0], "### ") && !strings.Contains(index, "["+heading[1]+"](#"+anchor+")") {
+			t.Errorf("the index does not lead to %q", heading[1])
+		}
+	}
+	for _, link := range regexp.MustCompile(`\]\(#([^)]*)\)`).FindAllStringSubmatch(page, -1) {
+		if !anchors[link[1]] {
+			t.Errorf("there is no section #%s", link[1])
+		}
+	}
+}
+
+// saidElsewhere are quotes that no local Redox can bring about, with the test that does.
+var saidElsewhere = map[string]string{
+	"Vault did not take an event":                                "events_test.go TestEventsThatVaultDoesNotTake",
+	"events were dropped: Vault took none for a while":           "events_test.go TestEventsAreBounded",
+	"there is no address for api.redoxengine.com in DNS":         "internal/redox/diagnose_network_test.go TestDialFailures",
+	"DNS gave no answer for api.redoxengine.com":                 "internal/redox/diagnose_network_test.go TestDialFailures",
+	"there is no route to api.redoxengine.com":                   "internal/redox/diagnose_network_test.go TestDialFailures",
+	"the connection to api.redoxengine.com was not made in time": "internal/redox/diagnose_network_test.go TestDialFailures",
+	"the connection to api.redoxengine.com failed":               "internal/redox/diagnose_network_test.go TestConnectionFailures",
+	"the HTTP proxy asks for credentials":                        "internal/redox/diagnose_network_test.go TestProxy",
+	"the HTTP proxy does not connect to Redox (it answered 403)": "internal/redox/diagnose_network_test.go TestProxy",
+	"the proxy between Vault and Redox cannot be reached":        "internal/redox/diagnose_network_test.go TestProxy",
+}
+
+// TestTroubleshootingQuotesAreReal brings the engine to say what the page quotes, and compares word for word.
+func TestTroubleshootingQuotesAreReal(t *testing.T) {
+	said := strings.Join([]string{
+		sayRefusals(t), sayOfTLS(t), sayOfTime(t), sayOfSetup(t), sayOfStorage(t), sayOfRotation(t), sayOfPlatform(t), sayOfJWKS(t),
+	}, "\n")
+	for _, quote := range quotes(t) {
+		elsewhere := saidElsewhere[quote]
+		switch {
+		case strings.Contains(said, quote) && elsewhere != "":
+			t.Errorf("%q was said here, so it need not be listed as said elsewhere", quote)
+		case !strings.Contains(said, quote) && elsewhere == "":
+			t.Errorf("nothing made the engine say %q", quote)
+		}
+	}
+	for quote, test := range saidElsewhere {
+		file, name, _ := strings.Cut(test, " ")
+		if !slices.Contains(quotes(t), quote) || !strings.Contains(string(must(os.ReadFile(file))), "func "+name+"(") {
+			t.Errorf("%q, %s: there is no such quote, or no such test", quote, test)
+		}
+	}
+}
+
+// said gives all that a mount answered and logged, with the page's examples of a host and a kid.
+func (m *mount) said() string {
+	text := m.output.String() + m.log.String()
+	text = regexp.MustCompile(`(127\.0\.0\.1|localhost):[0-9]+`).ReplaceAllLiteralString(text, "api.redoxengine.com")
+	return regexp.MustCompile(`\b[A-Za-z0-9_-]{43}\b`).ReplaceAllLiteralString(text, "KID")
+}
+
+// try does a request, whatever comes of it: it is recorded.
+func (m *mount) try(operation logical.Operation, path string, data map[string]any) {
+	_, _ = m.request(operation, path, data)
+}
+
+// check asks for what is wrong now.
+func (m *mount) check() { m.try(logical.UpdateOperation, "check", nil) }
+
+// sayRefusals brings Redox, and what stands in front of it, to answer with errors and with what is no token.
+func sayRefusals(t *testing.T) string {
+	m := newReadyMount(t)
+	m.clock.advance(halfSecond)
+	m.write("config", fields{"max_retries": 0})
+	wrong := []func(*mount){
+		func(m *mount) { m.redox.DeleteAPIKey("client-1") },
+		faults(sandbox.Faults{ClockOffset: sandbox.Duration(10 * time.Minute)}),
+		faults(sandbox.Faults{ClockOffset: sandbox.Duration(-10 * time.Minute)}),
+		configured("audience", "https://example.com"),
+		configured("token_url", "SANDBOX/elsewhere"),
+		configured("base_url", "http://"+closedPort(t)),
+		faults(sandbox.Faults{Redirect: "https://example.com/"}),
+		faults(sandbox.Faults{HugeBody: 64 << 10}),
+		faults(sandbox.Faults{Reset: true}),
+	}
+	for _, words := range redoxWords(t) {
+		wrong = append(wrong, refusedAs(words))
+		if regexp.MustCompile(`^[a-z_]+$`).MatchString(words) {
+			wrong = append(wrong, faults(sandbox.Faults{Status: 400, Body: fmt.Sprintf(`{"error":%q,"error_description":"no"}`, words)}))
+		}
+	}
+	wrong = append(wrong, refusedAs("Unexpected typ claim value"), refusedAs("The moon is full"))
+	for _, status := range []int{201, 403, 405, 408, 429, 500} {
+		wrong = append(wrong, faults(sandbox.Faults{Status: status}))
+	}
+	wrong = append(wrong, faults(sandbox.Faults{Status: 400, Body: "<html>Bad Request</html>"}))
+	for _, body := range []string{
+		"<html>", `{"error":"x"}`, `{}`, `{"access_token":""}`, `{"access_token":"a","token_type":"mac"}`, `{"access_token":`, `[]`,
+		`{"a":1,"a":2}`, `{} {}`, `{"access_token":"a","expires_in":"5 minutes"}`, `{"access_token":"a","expires_in":-1}`,
+		`{"access_token":"a","expires_in":0.5}`,
+	} {
+		wrong = append(wrong, faults(sandbox.Faults{Body: body}))
+	}
+	for _, wrong := range wrong {
+		wrong(m)
+		m.check()
+		m.redox.SetFaults(sandbox.Faults{})
+		m.register("client-1", "main")
+		m.write("config", fields{"audience": "", "token_url": "", "base_url": m.redox.URL})
+	}
+	// Without a Date header there is nothing to compare the clock with.
+	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Date"] = nil
+		w.WriteHeader(http.StatusBadRequest)
+	}))
+	t.Cleanup(silent.Close)
+	m.write("config", fields{"base_url": silent.URL})
+	m.check()
+	// Neither of these can be configured, so they are stored behind the engine's back.
+	for field, value := range map[string]any{"token_url": "redox", "ca_pem": "none"} {
+		entry := must(m.storage.inner.Get(t.Context(), configStorageKey))
+		var stored map[string]any
+		if err := json.Unmarshal(entry.Value, &stored); err != nil {
+			t.Fatal(err)
+		}
+		stored[field] = value
+		m.plant(configStorageKey, string(must(json.Marshal(stored))))
+		m.restart()
+		m.check()
+		m.plant(configStorageKey, string(entry.Value))
+	}
+	return m.said()
+}
+
+// sayOfTLS connects to servers that do not speak TLS as they should.
+func sayOfTLS(t *testing.T) string {
+	m := newReadyMount(t)
+	redox := m.tlsRedox()
+	try := func(url, caPEM string) {
+		m.write("config", fields{"base_url": url, "ca_pem": caPEM, "max_retries": 0})
+		m.check()
+	}
+	try(redox.URL, "")
+	try(redox.URL, m.tlsRedox().CAPEM)
+	try(strings.Replace(m.redox.URL, "http:", "https:", 1), "")
+	for _, spoil := range []func(*tls.Config, *x509.Certificate){
+		func(c *tls.Config, _ *x509.Certificate) {
+			c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+		},
+		func(c *tls.Config, _ *x509.Certificate) {
+			c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12
+		},
+		func(_ *tls.Config, c *x509.Certificate) { c.IPAddresses = nil },
+		func(_ *tls.Config, c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) },
+		func(_ *tls.Config, c *x509.Certificate) {
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		},
+	} {
+		key := outsideEC()
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1), DNSNames: []string{"redox.test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		}
+		server := httptest.NewUnstartedServer(http.NotFoundHandler())
+		server.Config.ErrorLog = log.New(io.Discard, "", 0)
+		server.TLS = &tls.Config{}
+		spoil(server.TLS, template)
+		der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
+		server.TLS.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+		server.StartTLS()
+		t.Cleanup(server.Close)
+		certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+		try(server.URL, string(certificate))
+	}
+	m.try(logical.UpdateOperation, "config", fields{"ca_pem": "none"})
+
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for conn, err := listener.Accept(); err == nil; conn, err = listener.Accept() {
+			_, _ = io.WriteString(conn, "220 mail.example.com ESMTP\r\n")
+			_, _ = conn.Read(make([]byte, 1))
+			_ = conn.Close()
+		}
+	}()
+	try("https://"+listener.Addr().String(), "")
+	return m.said()
+}
+
+// sayOfTime lets answers come late, and never.
+func sayOfTime(t *testing.T) string {
+	m := newReadyMount(t)
+	m.write("config", fields{"max_retries": 0})
+	m.read("token")
+	m.clock.advance(280 * time.Second)
+	m.redox.SetFaults(sandbox.Faults{Status: 500})
+	m.try(logical.ReadOperation, "token", nil) // served, with a warning
+	m.redox.SetFaults(sandbox.Faults{})
+
+	arrived, release := m.redox.HoldTokenRequests()
+	m.clock.advance(18 * time.Second)
+	m.try(logical.ReadOperation, "token", nil) // served after half of the life that is left
+	<-arrived
+	release()
+	m.tokens.Wait()
+
+	arrived, release = m.redox.HoldTokenRequests()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, _ = m.requestContext(ctx, logical.UpdateOperation, "check", nil)
+	<-arrived
+	unlock := must(m.writes.lock(t.Context()))
+	_, _ = m.requestContext(ctx, logical.UpdateOperation, "keys/main/abandon", nil)
+	unlock()
+	m.write("config", fields{"request_timeout": 1})
+	m.check()
+	release()
+
+	// A token that is older than it lives by the time it arrives.
+	m.write("config", fields{"request_timeout": 10})
+	m.redox.SetFaults(sandbox.Faults{TokenLifetime: sandbox.Duration(time.Second)})
+	arrived, release = m.redox.HoldTokenRequests()
+	r, _ := m.readInBackground(t.Context(), logical.ReadOperation, "token")
+	<-arrived
+	m.clock.advance(time.Second)
+	release()
+	<-r.done
+	m.redox.SetFaults(sandbox.Faults{})
+	_, release = m.redox.HoldTokenRequests()
+	defer release()
+	m.backend.Cleanup(context.Background())
+	m.try(logical.ReadOperation, "token", nil)
+	return m.said()
+}
+
+// sayOfSetup leaves out what has to be set up, and writes what is no field.
+func sayOfSetup(t *testing.T) string {
+	m := newMount(t)
+	read := func(path string) { m.try(logical.ReadOperation, path, nil) }
+	write := func(path string, data fields) { m.try(logical.UpdateOperation, path, data) }
+	read("token")
+	write("config", fields{"client_id": "client-1"})
+	read("token")
+	read("token/team-a")
+	write("config", fields{"key": "main"})
+	write("keys/main", fields{"algorithm": algorithmES384})
+	write("config", fields{"key": "main"})
+	write("roles/team-a", fields{"disabled": true})
+	read("token/team-a")
+	for _, change := range []fields{{"algorithm": algorithmRS384}, {"kid": "another"}, {"rsa_bits": 2048}} {
+		write("keys/main", change)
+	}
+	write("keys/other", fields{"algorithm": algorithmES384, "kid": "taken"})
+	write("keys/third", fields{"algorithm": algorithmES384, "kid": "taken"})
+	write("config", fields{"clientid": "x"})
+	write("config", fields{"-----BEGIN": "x"})
+	write("token/team-a", fields{"role": "team-b"})
+	write("config", fields{"max_retries": "many"})
+	m.try(logical.DeleteOperation, "config", nil)
+	m.try(logical.DeleteOperation, "keys/main", nil)
+	write("keys/main", fields{"deletion_allowed": true})
+	m.try(logical.DeleteOperation, "keys/main", nil)
+	write("keys/main", fields{"platform_role": "team-a"})
+	write("roles/team-a", fields{"key": "other"})
+	write("keys/main", fields{"platform_role": "team-a"})
+	m.try(logical.DeleteOperation, "roles/team-a", nil)
+	write("roles/team-b", fields{"key": "main"})
+	write("keys/main", fields{"platform_role": "team-b", "registration": "platform"})
+	write("keys/other", fields{"registration": "platform"})
+	write("keys/other", fields{"platform_role": "team-c"})
+	write("keys/main/retire", fields{"version": 1, "destroy_now": true})
+	read("token/team-b")
+	return m.said()
+}
+
+// sayOfStorage has entries that can't be used, and a storage that fails.
+func sayOfStorage(t *testing.T) string {
+	m := newReadyMount(t)
+	read := func(path string) { m.restart(); m.try(logical.ReadOperation, path, nil) }
+	good := must(m.storage.inner.Get(t.Context(), keysStoragePrefix+"main"))
+	m.plant("keys/main", "broken")
+	read("jwks")
+	m.plant("keys/main", string(good.Value))
+	m.plant("acceptance/main", "broken")
+	read("keys/main")
+	m.tendNow()
+	m.storage.onEach(func(operation, _ string) error {
+		if operation == "list" {
+			return errors.New("the storage fails")
+		}
+		return nil
+	})
+	m.tendNow()
+	m.storage.onEach(nil)
+	for _, entry := range []string{`{"schema_version":2}`, `broken`} {
+		m.plant("config", entry)
+		read("config")
+	}
+	deleted := newReadyMount(t)
+	reads := 0
+	deleted.storage.onEach(func(operation, key string) error {
+		if operation == "get" && key == "keys/main" {
+			// Deleted after the existence check and the look before the lock, so that the one behind it finds nothing.
+			if reads++; reads == 3 {
+				return deleted.storage.inner.Delete(t.Context(), key)
+			}
+		}
+		return nil
+	})
+	deleted.try(logical.UpdateOperation, "keys/main", fields{"deletion_allowed": true})
+	deleted.storage.onEach(nil)
+	lost := newReadyMount(t)
+	if err := lost.storage.inner.Delete(t.Context(), "keys/main"); err != nil {
+		t.Fatal(err)
+	}
+	lost.restart()
+	lost.try(logical.ReadOperation, "token", nil)
+	return m.said() + deleted.said() + lost.said()
+}
+
+// sayOfRotation takes steps of a rotation that can't be taken.
+func sayOfRotation(t *testing.T) string {
+	m := newReadyMount(t)
+	write := func(path string, data fields) { m.try(logical.UpdateOperation, path, data) }
+	write("keys/main/register", nil)
+	write("keys/main/activate", nil)
+	write("keys/main/abandon", nil)
+	for _, retired := range []fields{{"version": 9}, {"version": 1}, {"destroy_now": true}} {
+		write("keys/main/retire", retired)
+	}
+	m.read("token")
+	m.tendNow()
+	first := m.read("keys/main")
+	second := m.write("keys/main/rotate", nil)
+	write("keys/main/rotate", nil)
+	write("keys/main/activate", nil)
+	// Replaced at Redox: the pending version signs. Then taken back.
+	m.setJWKs("client-1", second["pending_public_jwk"])
+	write("token", nil)
+	m.clock.advance(3 * time.Second)
+	write("token", nil)
+	write("keys/main/abandon", nil)
+	m.tendNow()
+	m.setJWKs("client-1", first["public_jwk"])
+	m.clock.advance(time.Hour)
+	m.read("token")
+	write("keys/main/retire", fields{"version": 1})
+	m.read("keys/main")
+	m.setJWKs("client-1", second["pending_public_jwk"])
+	m.clock.advance(time.Hour)
+	m.read("token")
+	write("keys/main/retire", fields{"version": 1})
+	write("keys/main/retire", fields{"version": 1})
+	m.write("keys/main/rotate", nil)
+	write("keys/main/activate", fields{"force": true})
+
+	idle := newMount(t)
+	idle.write("keys/main", fields{"algorithm": algorithmES384})
+	idle.write("keys/main/rotate", nil)
+	idle.try(logical.UpdateOperation, "keys/main/activate", nil)
+
+	gone := newReadyMount(t)
+	gone.register("client-2", "main")
+	gone.write("roles/two", fields{"client_id": "client-2"})
+	gone.read("token/two")
+	gone.tendNow()
+	gone.remove("roles/two")
+	gone.write("keys/main/rotate", nil)
+	gone.try(logical.UpdateOperation, "keys/main/activate", nil)
+
+	timed := newReadyMount(t)
+	timed.write("keys/main", fields{"rotation_schedule": "0 3 * * *", "rotation_window": "1h"})
+	timed.clock.advance(26 * time.Hour)
+	timed.tendNow() // missed
+	timed.clock.advance(22*time.Hour + 15*time.Minute)
+	timed.tendNow() // rotated
+	timed.clock.advance(24 * time.Hour)
+	timed.tendNow() // skipped
+	return m.said() + idle.said() + gone.said() + timed.said()
+}
+
+// sayOfPlatform spoils what registration through the Platform API needs.
+func sayOfPlatform(t *testing.T) string {
+	m := newPlatformMount(t)
+	look := func() {
+		m.tick(10 * time.Minute)
+		m.read("keys/main")
+	}
+	anotherKey := fmt.Sprintf(`{"kty":"EC","crv":"P-384","x":"AAAA","y":"AAAA","kid":%q}`, m.read("keys/main")["kid"])
+	jwk := m.read("keys/main")["public_jwk"]
+	for _, spoil := range []func(){
+		func() { m.setJWKs("client-1", foreignJWK, anotherKey) },
+		func() { m.setJWKs("client-1", foreignJWK) },
+		func() {
+			m.changeAPIKey("client-1", func(k *sandbox.APIKey) { k.JWKSURL, k.JWKSet = "https://example.com/jwks", nil })
+		},
+		func() { m.changeAPIKey("manager", func(k *sandbox.APIKey) { k.Management = false }) },
+		func() { m.redox.DeleteAPIKey("client-1") },
+	} {
+		spoil()
+		look()
+		m.changeAPIKey("manager", func(k *sandbox.APIKey) { k.Management = true })
+		m.redox.DeleteAPIKey("client-1")
+		m.setJWKs("client-1", foreignJWK, jwk)
+		look()
+	}
+	for _, fault := range []sandbox.Faults{
+		{Status: 400}, {Status: 405}, {Status: 429}, {Redirect: "https://example.com/"}, {Body: "{}"}, {HugeBody: 64 << 10},
+	} {
+		fault.Path = "/platform"
+		m.redox.SetFaults(fault)
+		look()
+		m.redox.SetFaults(sandbox.Faults{})
+	}
+	m.write("config", fields{"client_id": ".."})
+	look()
+	m.write("config", fields{"client_id": "client-1"})
+	// A race: somebody else replaces the set right after the engine did.
+	m.write("keys/main/rotate", nil)
+	m.proxy.onEach(func(_ int, method string, forward func()) bool {
+		forward()
+		if method == "PATCH" {
+			m.setJWKs("client-1", foreignJWK, jwk)
+		}
+		return true
+	})
+	look()
+	m.proxy.onEach(nil)
+
+	m.write("roles/manager", fields{"key": "main"})
+	m.setJWKs("manager", jwk)
+	look()
+	m.write("roles/manager", fields{"key": "management", "disabled": true})
+	look()
+
+	entry := must(m.storage.inner.Get(t.Context(), configStorageKey))
+	m.plant(configStorageKey, regexp.MustCompile(`"platform_url":"[^"]*"`).ReplaceAllString(string(entry.Value), `"platform_url":"redox"`))
+	m.restart()
+	m.write("roles/manager", fields{"disabled": false})
+	m.setJWKs("manager", m.read("keys/management")["public_jwk"])
+	look()
+
+	m.write("roles/manager", fields{"min_ttl": 10}) // forgets its token
+	m.storage.onEach(func(operation, key string) error {
+		if operation == "get" && key == "keys/management" {
+			return errors.New("the storage fails")
+		}
+		return nil
+	})
+	m.try(logical.UpdateOperation, "keys/main/register", nil)
+	m.storage.onEach(nil)
+	// The page's role is another one than the tests' manager.
+	return strings.ReplaceAll(m.said(), `"manager"`, `"team-a"`)
+}
+
+// sayOfJWKS looks at a JWKS URL that serves something else.
+func sayOfJWKS(t *testing.T) string {
+	m := newReadyMount(t)
+	body, status := `{"keys":[]}`, http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}))
+	t.Cleanup(server.Close)
+	m.write("keys/main", fields{"registration": "jwks_url", "public_jwks_url": server.URL + "/jwks"})
+	m.read("token")
+	m.write("keys/main/rotate", nil)
+	activate := func() { m.try(logical.UpdateOperation, "keys/main/activate", nil) }
+	activate()
+	body = "<html>"
+	activate()
+	status = http.StatusForbidden
+	activate()
+	entry := must(m.storage.inner.Get(t.Context(), keysStoragePrefix+"main"))
+	m.plant(keysStoragePrefix+"main", strings.ReplaceAll(string(entry.Value), server.URL, "redox:"))
+	activate()
+	return m.said()
+}
