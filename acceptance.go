@@ -68,12 +68,22 @@ func (l *learnedOutcomes) replay(key string, versions []rotation.Version, a *rot
 	}
 }
 
+// apply records the outcome, in the order in which it came: a mint may be refused with what was accepted before.
 func (o *outcome) apply(versions []rotation.Version, user rotation.User, a *rotation.Acceptance) (changed bool) {
-	if !o.refusedTime.IsZero() {
-		changed = a.Refused(user, o.refused, o.answer, o.refusedTime)
+	minted := func() {
+		if !o.acceptedTime.IsZero() {
+			changed = a.Minted(versions, user, o.accepted, o.acceptedTime) || changed
+		}
 	}
-	if !o.acceptedTime.IsZero() {
-		changed = a.Minted(versions, user, o.accepted, o.acceptedTime) || changed
+	acceptedFirst := o.acceptedTime.Before(o.refusedTime)
+	if acceptedFirst {
+		minted()
+	}
+	if !o.refusedTime.IsZero() {
+		changed = a.Refused(user, o.refused, o.answer, o.refusedTime) || changed
+	}
+	if !acceptedFirst {
+		minted()
 	}
 	return changed
 }

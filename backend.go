@@ -118,7 +118,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 			req = &checked
 		}
 	}
-	return answer(b.Backend.HandleRequest(ctx, req))
+	response, err := b.Backend.HandleRequest(ctx, req)
+	if req.Operation == logical.HelpOperation {
+		inlineSchemas(response)
+	}
+	return answer(response, err)
 }
 
 // HandleExistenceCheck leaves the input out: what exists is said by the path alone, and the framework's error about a

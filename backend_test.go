@@ -462,14 +462,12 @@ func TestOpenAPI(t *testing.T) {
 				t.Errorf("%s has no summary", name)
 			}
 			for status, response := range operation.Responses {
-				isRaw := strings.HasPrefix(path, "/jwks") || path == "/metrics" // which the SDK's document can't say
-				if status == 200 && len(response.Content) == 0 && !isRaw {
+				if status == 200 && len(response.Content) == 0 {
 					t.Errorf("%s: response %d has no schema", name, status)
 				}
-				for _, content := range response.Content {
-					schema := document.Components.Schemas[strings.TrimPrefix(content.Schema.Ref, "#/components/schemas/")]
-					if schema == nil || len(schema.Properties) == 0 {
-						t.Errorf("%s: response %d has the unknown or empty schema %q", name, status, content.Schema.Ref)
+				for mediaType, content := range response.Content {
+					if mediaType == "application/json" && len(content.Schema.Properties) == 0 {
+						t.Errorf("%s: response %d has no schema", name, status)
 					}
 				}
 			}

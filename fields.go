@@ -37,11 +37,10 @@ func rowSchemas[T any](rows []row[T], defaults *T) map[string]*framework.FieldSc
 		}
 		if value := r.value(defaults); value != "" && value != false && value != 0 {
 			schema.Default = value
-			unit := ""
-			if r.kind == framework.TypeDurationSecond {
-				unit = "s"
+			if r.kind == framework.TypeDurationSecond { // a string in OpenAPI, so its default has to be one
+				schema.Default = fmt.Sprintf("%vs", value)
 			}
-			schema.Description += fmt.Sprintf(" Default: %v%s.", value, unit)
+			schema.Description += fmt.Sprintf(" Default: %v.", schema.Default)
 		}
 		schemas[r.name] = schema
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // What the paths' declarations have in common.
@@ -50,16 +51,31 @@ func ok(description string, fields map[string]*framework.FieldSchema) map[int][]
 // listing is what a list operation answers.
 func listing(description string) map[int][]framework.Response {
 	return ok(description, map[string]*framework.FieldSchema{
-		"keys": {Type: framework.TypeStringSlice, Description: "The names."},
+		"keys": answerField(framework.TypeStringSlice, "The names."),
 	})
 }
 
-// responseFields turns the schemas of a request into those of a response that always has all fields.
+// raw is an answer that is all body: Vault puts nothing around it. A JSON body has fields. Of another the SDK can write
+// down only the media type, and that only where there is an example.
+func raw(description, mediaType string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	response := framework.Response{Description: description, MediaType: mediaType, Fields: fields}
+	if fields == nil {
+		response.Example = &logical.Response{}
+	}
+	return map[int][]framework.Response{http.StatusOK: {response}}
+}
+
+// responseFields turns the schemas of a request into those of a response that always has all fields. Durations are
+// answered as numbers; what a request takes for one is a string to OpenAPI.
 func responseFields(request map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	response := make(map[string]*framework.FieldSchema, len(request))
 	for name, schema := range request {
 		field := *schema
 		field.Default, field.Required = nil, true
+		if field.Type == framework.TypeDurationSecond {
+			field.Type = framework.TypeInt64
+			field.Description += " In seconds."
+		}
 		response[name] = &field
 	}
 	return response

@@ -168,6 +168,7 @@ func loadConfig(ctx context.Context, storage logical.Storage) (c *config, writte
 }
 
 func (b *backend) pathConfig() *framework.Path {
+	const writing = "Configure the connection to Redox, or change the fields that are named."
 	shown := responseFields(rowSchemas(configRows, &config{}))
 	return &framework.Path{
 		Pattern:        "config",
@@ -175,8 +176,8 @@ func (b *backend) pathConfig() *framework.Path {
 		ExistenceCheck: b.configExists,
 		DisplayAttrs:   display("configuration"),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.CreateOperation: changing(b.configWrite, "Configure the connection to Redox.", noContent),
-			logical.UpdateOperation: changing(b.configWrite, "Change the fields that are named.", noContent),
+			logical.CreateOperation: changing(b.configWrite, writing, noContent),
+			logical.UpdateOperation: changing(b.configWrite, writing, noContent),
 			logical.ReadOperation:   reading(b.configRead, "Read the configuration.", ok("The configuration.", shown)),
 			logical.DeleteOperation: changing(b.configDelete, "Delete the configuration.", noContent),
 		},

@@ -86,7 +86,9 @@ func (p *publishedSets) drop() {
 }
 
 func (b *backend) pathJWKS() *framework.Path {
-	set := map[int][]framework.Response{http.StatusOK: {{Description: "A JWK Set (RFC 7517).", MediaType: "application/json"}}}
+	set := raw("A JWK Set (RFC 7517).", "application/json", map[string]*framework.FieldSchema{
+		"keys": answerField(framework.TypeSlice, "The public keys, a JWK each."),
+	})
 	return &framework.Path{
 		Pattern:      jwksPath + "(/" + framework.GenericNameRegex("key") + ")?$",
 		Fields:       map[string]*framework.FieldSchema{"key": nameField("Name of a signing key. Left out: the public keys of all.")},

@@ -81,6 +81,8 @@ func keyShownFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) pathKeys() []*framework.Path {
+	// OpenAPI has one operation for both.
+	const writing = "Generate a signing key, or change a key's settings; never its key pair."
 	shown := ok("The key's public half.", keyShownFields())
 	fields := rowSchemas(keyRows, defaultKey())
 	for name, schema := range map[string]*framework.FieldSchema{
@@ -97,6 +99,7 @@ func (b *backend) pathKeys() []*framework.Path {
 	} {
 		fields[name] = schema
 	}
+	fields["registration"].AllowedValues = []any{registrationManual, registrationJWKSURL, registrationPlatform}
 	return []*framework.Path{
 		{
 			Pattern:      "keys/?$",
@@ -113,8 +116,8 @@ func (b *backend) pathKeys() []*framework.Path {
 			ExistenceCheck: b.keyExists,
 			DisplayAttrs:   display("key"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: changing(b.keyWrite, "Generate a signing key.", shown),
-				logical.UpdateOperation: changing(b.keyWrite, "Change a key's settings; never its key pair.", shown),
+				logical.CreateOperation: changing(b.keyWrite, writing, shown),
+				logical.UpdateOperation: changing(b.keyWrite, writing, shown),
 				logical.ReadOperation:   reading(b.keyRead, "Read a key's public half.", shown),
 				logical.DeleteOperation: changing(b.keyDelete, "Delete a key.", noContent),
 			},

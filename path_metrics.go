@@ -21,7 +21,7 @@ import (
 var metricsFormat = expfmt.NewFormat(expfmt.TypeTextPlain)
 
 func (b *backend) pathMetrics() *framework.Path {
-	text := map[int][]framework.Response{http.StatusOK: {{Description: "Metrics in the Prometheus text format.", MediaType: string(metricsFormat)}}}
+	text := raw("Metrics in the Prometheus text format.", string(metricsFormat), nil)
 	return &framework.Path{
 		Pattern:      "metrics",
 		DisplayAttrs: display("metrics"),

@@ -94,6 +94,7 @@ func loadRole(ctx context.Context, storage logical.Storage, name string) (*role,
 }
 
 func (b *backend) pathRoles() []*framework.Path {
+	const writing = "Create a role, or change the fields that are named."
 	fields := rowSchemas(roleRows, &role{})
 	shown := responseFields(fields)
 	fields["name"] = nameField("Name of the role.")
@@ -113,8 +114,8 @@ func (b *backend) pathRoles() []*framework.Path {
 			ExistenceCheck: b.roleExists,
 			DisplayAttrs:   display("role"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: changing(b.roleWrite, "Create a role.", noContent),
-				logical.UpdateOperation: changing(b.roleWrite, "Change the fields that are named.", noContent),
+				logical.CreateOperation: changing(b.roleWrite, writing, noContent),
+				logical.UpdateOperation: changing(b.roleWrite, writing, noContent),
 				logical.ReadOperation:   reading(b.roleRead, "Read a role.", ok("The role's own settings.", shown)),
 				logical.DeleteOperation: changing(b.roleDelete, "Delete a role.", noContent),
 			},

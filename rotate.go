@@ -145,7 +145,7 @@ func nextStep(k *signingKey, stored *storedAcceptance) string {
 	}
 	if k.in(rotation.Pending) == nil {
 		for _, s := range stored.Standings {
-			if s.Trial != nil && s.Trial.Version == s.Accepted {
+			if k.Registration != registrationPlatform && s.Trial != nil && s.Trial.Version == s.Accepted {
 				return "Client ID " + s.ClientID + ": Redox refuses the version that it had accepted. Its kid was taken away there, or Redox " +
 					"can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/" + k.name + "/rotate."
 			}

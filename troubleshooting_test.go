@@ -405,7 +405,7 @@ func TestTroubleshootingQuotesAreReal(t *testing.T) {
 func (m *mount) said() string {
 	text := m.output.String() + m.log.String()
 	text = regexp.MustCompile(`(127\.0\.0\.1|localhost):[0-9]+`).ReplaceAllLiteralString(text, "api.redoxengine.com")
-	return regexp.MustCompile(`\b[A-Za-z0-9_-]{43}\b`).ReplaceAllLiteralString(text, "KID")
+	return regexp.MustCompile(`(^|[^A-Za-z0-9_-])[A-Za-z0-9_-]{43}($|[^A-Za-z0-9_-])`).ReplaceAllString(text, "${1}KID${2}")
 }
 
 // try does a request, whatever comes of it: it is recorded.
