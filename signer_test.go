@@ -388,21 +388,22 @@ func TestParsedKeysGoWithTheirKey(t *testing.T) {
 	}
 }
 
+// signRaw makes the signature that an assertion has, and nothing else.
+func signRaw(key crypto.Signer) (err error) {
+	digest := sha512.Sum384([]byte("client assertion"))
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		_, err = rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA384, digest[:])
+	case *ecdsa.PrivateKey:
+		_, err = ecdsa.SignASN1(rand.Reader, key, digest[:])
+	}
+	return err
+}
+
 // What signing costs, beside the signature alone.
 func BenchmarkSign(b *testing.B) {
 	claims := assertionClaims{clientID: "client-1", audience: "https://api.redoxengine.com/v2/auth/token", kid: "kid",
 		now: time.Now(), backdate: 30 * time.Second, lifetime: 120 * time.Second}
-	digest := sha512.Sum384([]byte("client assertion"))
-	raw := map[string]func(key crypto.Signer) error{
-		algorithmRS384: func(key crypto.Signer) error {
-			_, err := rsa.SignPKCS1v15(rand.Reader, key.(*rsa.PrivateKey), crypto.SHA384, digest[:])
-			return err
-		},
-		algorithmES384: func(key crypto.Signer) error {
-			_, err := ecdsa.SignASN1(rand.Reader, key.(*ecdsa.PrivateKey), digest[:])
-			return err
-		},
-	}
 	for _, algorithm := range algorithms {
 		key, err := generatePrivateKey(algorithm, defaultRSABits)
 		if err != nil {
@@ -417,7 +418,7 @@ func BenchmarkSign(b *testing.B) {
 		})
 		b.Run(algorithm+"/signature", func(b *testing.B) {
 			for b.Loop() {
-				if err := raw[algorithm](key.key); err != nil {
+				if err := signRaw(key.key); err != nil {
 					b.Fatal(err)
 				}
 			}

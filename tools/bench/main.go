@@ -7,18 +7,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
 // settings are the flags.
 type settings struct {
 	vault, plugins, sandbox string // files and a folder that scripts/bench has built
-	docs                    string // where to write benchmarks.md's table and plot; empty: nowhere
+	docs                    string // folder with benchmarks.md, to write its tables and plot; empty: nowhere
 	rounds                  int
 	duration                time.Duration // of one measurement
 	clients                 int           // connections at once
@@ -32,7 +34,7 @@ func main() {
 	flag.StringVar(&s.vault, "vault", "", "the vault binary")
 	flag.StringVar(&s.plugins, "plugins", "", "folder with the two plugins")
 	flag.StringVar(&s.sandbox, "sandbox", "", "the redox-sandbox binary")
-	flag.StringVar(&s.docs, "docs", "", "folder to write benchmarks-table.md and benchmarks.svg to")
+	flag.StringVar(&s.docs, "docs", "", "folder whose benchmarks.md and benchmarks.svg to write anew")
 	flag.IntVar(&s.rounds, "rounds", 7, "interleaved rounds; the median counts")
 	flag.DurationVar(&s.duration, "duration", 4*time.Second, "of one measurement")
 	flag.IntVar(&s.clients, "clients", 16, "connections at once")
@@ -81,8 +83,23 @@ func run(ctx context.Context, s settings) error {
 	if s.docs == "" {
 		return nil
 	}
-	if err := os.WriteFile(filepath.Join(s.docs, "benchmarks-table.md"), []byte(text), 0o644); err != nil {
+	if err := replaceTables(filepath.Join(s.docs, "benchmarks.md"), text); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(s.docs, "benchmarks.svg"), []byte(r.plot()), 0o644)
+}
+
+// replaceTables puts text between the marks of a page.
+func replaceTables(file, text string) error {
+	const begin, end = "<!-- The tables are written by: scripts/bench -docs docs -->\n", "<!-- The end of the tables. -->"
+	page, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, begun := strings.Cut(string(page), begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		return errors.New(file + " has no marks between which the tables could be written")
+	}
+	return os.WriteFile(file, []byte(before+begin+"\n"+text+"\n"+end+after), 0o644)
 }
