@@ -4,7 +4,7 @@
 # An index of scripts/: each target is one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test examples check ci bench release test-release vault clean
+.PHONY: help build demo test examples check ci fuzz bench release test-release vault clean
 export KEEP
 
 help: ## list these targets
@@ -27,6 +27,9 @@ check: ## formatting, vet, staticcheck, modules, scripts, known vulnerabilities
 
 ci: ## all that must hold before a merge: check, test -race, demo
 	@.ci/run
+
+fuzz: ## run every fuzz target for a while (DURATION=5m for each; default 30s)
+	@scripts/fuzz $(DURATION)
 
 bench: ## compare speed and size with other engines of one Vault
 	@scripts/bench

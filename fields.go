@@ -214,6 +214,10 @@ func checkURL(field, value string, query bool) error {
 		return fieldError(field, "give a full https URL", "the value is not an http URL")
 	case u.Hostname() == "":
 		return fieldError(field, "give a full https URL", "the URL has no host")
+	case checkText(field, u.Host) != nil:
+		// It was percent-encoded: an error that tells the host would be unreadable, or no UTF-8 and so none at all.
+		return fieldError(field, "give the host in ASCII, an international name in its xn-- form",
+			"the URL's host has a character that is not allowed")
 	case u.User != nil:
 		return fieldError(field, "leave user name and password out", "the URL has credentials in it")
 	case u.Fragment != "" || strings.Contains(value, "#"):

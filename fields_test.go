@@ -27,6 +27,8 @@ func TestURLs(t *testing.T) {
 		{"http://[::1]:8765", ""},
 		{"http://[::ffff:127.0.0.1]:8765", ""},
 
+		{"https://%ff", "host in ASCII"},
+		{"https://%e2%80%ae.com", "host in ASCII"},
 		{"http://redox.example", "http is accepted for loopback hosts only"},
 		{"http://127.0.0.1.evil.example", "http is accepted for loopback hosts only"},
 		{"http://localhost.evil.example", "http is accepted for loopback hosts only"},

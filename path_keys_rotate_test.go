@@ -525,6 +525,8 @@ func TestKeySettingRefusals(t *testing.T) {
 		{map[string]any{"rotation_period": "59m"}, []string{"rotation_period"}},
 		{map[string]any{"rotation_period": "24h", "rotation_schedule": "0 3 * * *"}, []string{"rotation_schedule", "rotation_period"}},
 		{map[string]any{"rotation_schedule": "every day"}, []string{"rotation_schedule", "cron"}},
+		{map[string]any{"rotation_schedule": "TZ=UTC"}, []string{"rotation_schedule", "cron"}},
+		{map[string]any{"rotation_schedule": "TZ=Europe/Paris 0 3 * * *"}, []string{"rotation_schedule", "cron"}},
 		{map[string]any{"rotation_schedule": "*/30 * * * *"}, []string{"rotation_schedule", "an hour apart"}},
 		{map[string]any{"rotation_schedule": "0 3 30 2 *"}, []string{"rotation_schedule", "no such time"}},
 		{map[string]any{"rotation_window": "2h"}, []string{"rotation_window", "rotation_schedule"}},

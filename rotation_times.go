@@ -5,6 +5,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/rotation"
@@ -58,7 +59,7 @@ func (k *signingKey) checkRotationTimes(now time.Time) error {
 		if err := checkText("rotation_schedule", r.schedule); err != nil {
 			return err
 		}
-		if _, err := rotation.DefaultScheduler.Parse(r.schedule); err != nil {
+		if !isCron(r.schedule) {
 			return fieldError("rotation_schedule", "give five fields: minute, hour, day of month, month, day of week, such as 0 3 1 * *",
 				"the value is not a cron expression")
 		}
@@ -83,6 +84,16 @@ func (k *signingKey) checkRotationTimes(now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// isCron says whether a schedule has the five fields and nothing else. The parser would also take a time zone before
+// them ("TZ=Europe/Paris 0 3 * * *"), only to count in UTC all the same, and panics where no space follows it.
+func isCron(schedule string) bool {
+	if strings.Contains(schedule, "TZ=") {
+		return false
+	}
+	_, err := rotation.DefaultScheduler.Parse(schedule)
+	return err == nil
 }
 
 // scheduleRotation sets when the next version is made, counted from now. A random delay keeps many keys from being
