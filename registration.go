@@ -43,14 +43,14 @@ func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotat
 	if err != nil {
 		return err
 	}
-	var accessToken string
 	var failed error // what would fail for each further user, too
-	if len(clients) > 0 {
-		accessToken, failed = b.platformToken(ctx, k)
-	}
 	var records []registered
 	for user, c := range clients {
 		r := &reconciliation{k: k, user: user, putBack: putBack, acceptance: &stored.Acceptance, before: stored.Registrations}
+		var accessToken string
+		if failed == nil {
+			accessToken, failed = b.platformToken(ctx, k) // each time: many API keys can take longer than a token lives
+		}
 		err := failed
 		if err == nil {
 			err = b.reconcile(ctx, r, c, accessToken)

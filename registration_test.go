@@ -584,6 +584,25 @@ func (m *platformMount) changeAPIKey(id string, change func(*sandbox.APIKey)) {
 	m.redox.CreateAPIKey(apiKey)
 }
 
+// TestPlatformTokenEndsMeanwhile has a look at many API keys outlive the token that it began with.
+func TestPlatformTokenEndsMeanwhile(t *testing.T) {
+	m := newPlatformMount(t)
+	jwk := m.read("keys/main")["public_jwk"]
+	for n := range 20 {
+		client := fmt.Sprintf("client-%d", n+1)
+		m.register(client, "main")
+		m.setJWKs(client, jwk)
+		m.write(fmt.Sprintf("roles/role-%d", n), fields{"client_id": client})
+	}
+	m.proxy.onEach(func(_ int, _ string, forward func()) bool {
+		m.clock.advance(20 * time.Second)
+		forward()
+		return true
+	})
+	m.tendNow()
+	m.wantNoProblem()
+}
+
 // TestProblemsEndWithTheWayOfRegistration: who registers by hand again is not told of what the engine could not do.
 func TestProblemsEndWithTheWayOfRegistration(t *testing.T) {
 	m := newPlatformMount(t)

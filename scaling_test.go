@@ -1,0 +1,590 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/redox"
+	"vault-plugin-secrets-redox/internal/sandbox"
+	"vault-plugin-secrets-redox/internal/tokencache"
+)
+
+// The numbers of docs/scaling.md. Its tables stand between marks and are made here: -update writes them anew.
+
+const scalingPage = "docs/scaling.md"
+
+// documentedBlock compares what stands between a block's marks on the page, or writes it.
+func documentedBlock(t *testing.T, name, block string) {
+	t.Helper()
+	t.Logf("%s:\n%s", name, block)
+	text, err := os.ReadFile(scalingPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, end := "<!-- "+name+" -->\n", "<!-- end -->\n"
+	before, rest, found := strings.Cut(string(text), begin)
+	old, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("%s has no block %q", scalingPage, name)
+	}
+	made := "\n" + block + "\n"
+	if old == made {
+		return
+	}
+	if !*updateGolden {
+		t.Errorf("%s is not up to date about %s; run: go test . -run Scaling -update, and look at the difference", scalingPage, name)
+		return
+	}
+	if err := os.WriteFile(scalingPage, []byte(before+begin+made+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What the simulation takes for granted: a Redox token's life, the default min_ttl, and how long an exchange takes.
+const (
+	simulatedLife     = 300 * time.Second
+	simulatedMargin   = 30 * time.Second
+	simulatedExchange = 300 * time.Millisecond
+	simulatedDay      = 24 * time.Hour
+)
+
+// simulated is a day of some roles that are all used in the same way, on one or more nodes.
+type simulated struct {
+	name  string
+	nodes int // 0 in the list below stands for 1
+	// roles are simulated to get an average.
+	roles   int
+	readers int           // of a role
+	each    time.Duration // mean time between two reads of a reader; 0: goes by ttl, as Vault Agent does
+	writes  bool          // asks for a fresh token each time
+	broken  bool          // Redox refuses all
+	formula string        // as the page has it
+	// period is the formula's divisor: seconds from one mint to the next, with the mean seconds to the next read.
+	period func(next float64) float64
+}
+
+// day is what came of it.
+type day struct {
+	reads, mints int
+	perMinute    []int // mints
+}
+
+// run lives through a day with the engine's own cache. It has to be called in a bubble of synctest.
+func (s *simulated) run() day {
+	var mu sync.Mutex
+	result := day{perMinute: make([]int, simulatedDay/time.Minute)}
+	start := time.Now()
+	mint := func(context.Context, string) (tokencache.Minted[*token], error) {
+		requested := time.Now()
+		mu.Lock()
+		result.mints++
+		if minute := int(requested.Sub(start) / time.Minute); minute < len(result.perMinute) {
+			result.perMinute[minute]++
+		}
+		mu.Unlock()
+		time.Sleep(simulatedExchange)
+		if s.broken {
+			return tokencache.Minted[*token]{}, &redox.Error{Kind: redox.Refused}
+		}
+		return tokencache.Minted[*token]{Value: &token{}, Lifetime: simulatedLife, MinTTL: simulatedMargin,
+			RequestedAt: tokencache.Instant{Wall: requested}}, nil
+	}
+	nodes := make([]*tokencache.Cache[*token], s.nodes)
+	for i := range nodes {
+		nodes[i] = tokencache.New(tokencache.Options[*token]{Mint: mint, Pauses: mintPauses,
+			Now: func() tokencache.Instant { return tokencache.Instant{Wall: time.Now()} }})
+	}
+	var readers sync.WaitGroup
+	for role := range s.roles {
+		for reader := range s.readers {
+			readers.Go(func() {
+				name, random := strconv.Itoa(role), rand.New(rand.NewPCG(uint64(role), uint64(reader)))
+				first := s.each
+				if first == 0 {
+					first = time.Minute
+				}
+				next := time.Duration(random.Float64() * float64(first))
+				for time.Since(start)+next < simulatedDay {
+					time.Sleep(next)
+					node := nodes[random.IntN(len(nodes))] // as a load balancer does it
+					ask := node.Get
+					if s.writes {
+						ask = node.Fresh
+					}
+					served, _ := ask(context.Background(), name)
+					mu.Lock()
+					result.reads++
+					mu.Unlock()
+					next = time.Duration(random.ExpFloat64() * float64(s.each))
+					if s.each == 0 {
+						next = time.Duration(served.TTL()+1) * time.Second
+					}
+				}
+			})
+		}
+	}
+	readers.Wait()
+	for _, node := range nodes {
+		node.Wait()
+		node.Close()
+	}
+	return result
+}
+
+// mintsPerDay is what the page's formula says of one role.
+func (s *simulated) mintsPerDay() float64 {
+	if s.readers == 0 {
+		return 0
+	}
+	next := s.each.Seconds() / float64(s.readers) * float64(s.nodes)
+	return float64(s.nodes) * simulatedDay.Seconds() / s.period(next)
+}
+
+// TestScalingOfMints lives through a day of several kinds of use, and compares the mints with the page's formulas.
+func TestScalingOfMints(t *testing.T) {
+	const exchange = float64(simulatedExchange) / float64(time.Second)
+	whenRead := func(next float64) float64 { return 240 + next }
+	whenRefused := func(next float64) float64 {
+		if next > 60 { // the pause before is forgotten
+			return 1 + exchange + next
+		}
+		return 30 + exchange + next
+	}
+	rows := []simulated{
+		{name: "nobody", roles: 10, formula: "0"},
+		{name: "1 program, each hour", roles: 200, readers: 1, each: time.Hour,
+			formula: "86,400 / (240 + 3,600)", period: whenRead},
+		{name: "1 program, each 5 minutes", roles: 50, readers: 1, each: 5 * time.Minute,
+			formula: "86,400 / (240 + 300)", period: whenRead},
+		{name: "1 program, each 10 s", roles: 5, readers: 1, each: 10 * time.Second, formula: "86,400 / (240 + 10)", period: whenRead},
+		{name: "10 programs, each 10 s", roles: 3, readers: 10, each: 10 * time.Second,
+			formula: "86,400 / (240 + 1)", period: whenRead},
+		{name: "100 programs, each 60 s", roles: 2, readers: 100, each: time.Minute,
+			formula: "86,400 / (240 + 0.6)", period: whenRead},
+		{name: "100 programs, each 60 s, on 3 nodes", nodes: 3, roles: 2, readers: 100, each: time.Minute,
+			formula: "3 × 86,400 / (240 + 1.8)", period: whenRead},
+		{name: "1 Agent", roles: 20, readers: 1, formula: "86,400 / (270 + 1)", period: func(float64) float64 { return 271 }},
+		{name: "100 Agents", roles: 2, readers: 100, formula: "86,400 / (270 + 1)", period: func(float64) float64 { return 271 }},
+		{name: "10 programs that *write*, each 10 s", roles: 2, readers: 10, each: 10 * time.Second, writes: true,
+			formula: "86,400 / (2 + 0.3 + 1)", period: func(next float64) float64 { return 2 + exchange + next }},
+		{name: "Redox refuses; 10 programs, each 10 s", roles: 3, readers: 10, each: 10 * time.Second, broken: true,
+			formula: "86,400 / (30 + 0.3 + 1)", period: whenRefused},
+		{name: "Redox refuses; 100 programs, each 60 s", roles: 2, readers: 100, each: time.Minute, broken: true,
+			formula: "86,400 / (30 + 0.3 + 0.6)", period: whenRefused},
+		{name: "Redox refuses; 1 program, each 5 minutes", roles: 50, readers: 1, each: 5 * time.Minute, broken: true,
+			formula: "86,400 / (1 + 0.3 + 300)", period: whenRefused},
+	}
+	var table strings.Builder
+	table.WriteString("| A role is read by | Reads a day | Mints a day | Formula | gives |\n|---|---:|---:|---|---:|\n")
+	for i := range rows {
+		s := &rows[i]
+		s.nodes = max(s.nodes, 1)
+		var got day
+		synctest.Test(t, func(*testing.T) { got = s.run() })
+		reads, mints := float64(got.reads)/float64(s.roles), float64(got.mints)/float64(s.roles)
+		expected := s.mintsPerDay()
+		fmt.Fprintf(&table, "| %s | %s | %s | %s | %s |\n", s.name, thousands(reads), thousands(mints), s.formula, thousands(expected))
+		if math.Abs(mints-expected) > 0.04*expected {
+			t.Errorf("%s: %.1f mints a day, by the formula %.1f", s.name, mints, expected)
+		}
+	}
+	documentedBlock(t, "mints of a role in a day", strings.TrimSpace(table.String()))
+}
+
+// TestScalingAfterRestart looks at how mints bunch when all roles have lost their tokens in the same moment.
+func TestScalingAfterRestart(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| | 1st minute | busiest minute of hour 2 | of hour 6 | of hour 24 | mean |\n|---|---:|---:|---:|---:|---:|\n")
+	for _, s := range []simulated{
+		{name: "each role is read each 10 s", each: 10 * time.Second},
+		{name: "each role is read each 60 s", each: time.Minute},
+	} {
+		s.nodes, s.roles, s.readers = 1, 100, 1
+		var got day
+		synctest.Test(t, func(*testing.T) { got = s.run() })
+		share := func(mints float64) string { return fmt.Sprintf("%.0f", 100*mints/float64(s.roles)) }
+		fmt.Fprintf(&table, "| %s | %s |", s.name, share(float64(got.perMinute[0])))
+		for _, hour := range []int{2, 6, 24} {
+			busiest := 0
+			for _, mints := range got.perMinute[60*(hour-1) : 60*hour] {
+				busiest = max(busiest, mints)
+			}
+			fmt.Fprintf(&table, " %s |", share(float64(busiest)))
+		}
+		fmt.Fprintf(&table, " %s |\n", share(float64(got.mints)/float64(len(got.perMinute))))
+	}
+	documentedBlock(t, "mints in a minute after a restart", strings.TrimSpace(table.String()))
+}
+
+// thousands writes a number to three digits or so, as the page does.
+func thousands(n float64) string {
+	if n != math.Trunc(n) && n < 100 {
+		return fmt.Sprintf("%.1f", n)
+	}
+	text := fmt.Sprintf("%.0f", n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+// installation is a mount with keys and roles, whose storage and Redox are watched.
+type installation struct {
+	*mount
+
+	mu            sync.Mutex
+	reads, writes int
+}
+
+// newInstallation has the key "main" that the configuration names, further keys, and a role for each of a hundred client
+// IDs, then ones that share the last. Redox knows them all.
+func newInstallation(t *testing.T, keys, roles int) *installation {
+	t.Helper()
+	i := &installation{mount: newReadyMount(t)}
+	main, err := i.storage.inner.Get(t.Context(), keysStoragePrefix+"main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n < keys; n++ { // the same again, for there is no need that they differ
+		i.plant(fmt.Sprintf("%skey-%d", keysStoragePrefix, n), string(main.Value))
+	}
+	clientID := func(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", min(n, 99)) }
+	for n := range roles {
+		i.plant(fmt.Sprintf("%srole-%d", rolesStoragePrefix, n), fmt.Sprintf(`{"schema_version":1,"client_id":%q}`, clientID(n)))
+		if n < 100 {
+			i.register(clientID(n), "main")
+		}
+	}
+	i.write("config", fields{"client_id": clientID(0)})
+	i.storage.onEach(func(operation, _ string) error {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if operation == "get" || operation == "list" {
+			i.reads++
+		} else {
+			i.writes++
+		}
+		return nil
+	})
+	return i
+}
+
+// manage has the key "main" registered through the Platform API.
+func (i *installation) manage() {
+	i.t.Helper()
+	i.write("keys/management", fields{"algorithm": algorithmES384})
+	jwk, _ := i.read("keys/management")["public_jwk"].(string)
+	i.redox.CreateAPIKey(sandbox.APIKey{ID: "manager", Management: true, JWKSet: json.RawMessage(`{"keys":[` + jwk + `]}`)})
+	i.write("roles/manager", fields{"client_id": "manager", "key": "management"})
+	i.write("keys/main", fields{"registration": registrationPlatform, "platform_role": "manager"})
+}
+
+// cost says what something costs: reads and writes of storage, then requests to Redox where there are any.
+func (i *installation) cost(do func()) (reads int, text string) {
+	counted := func() (storage [2]int, redox [2]int) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		c := i.mount.redox.Counters()
+		return [2]int{i.reads, i.writes}, [2]int{c.Token.Requests, c.Platform.Requests}
+	}
+	storage, asked := counted()
+	do()
+	i.tokens.Wait()
+	storageAfter, askedAfter := counted()
+	reads = storageAfter[0] - storage[0]
+	text = fmt.Sprintf("%s / %d", thousands(float64(reads)), storageAfter[1]-storage[1])
+	for n, what := range []string{"token", "platform"} {
+		if requests := askedAfter[n] - asked[n]; requests > 0 {
+			text += fmt.Sprintf(", %d %s", requests, what)
+		}
+	}
+	return reads, text
+}
+
+// TestScalingOfWork counts what each kind of work costs in installations of several sizes.
+func TestScalingOfWork(t *testing.T) {
+	type size struct{ keys, roles int }
+	sizes := []size{{1, 10}, {1, 1000}, {100, 1000}}
+	var names []string
+	costs := map[string][]string{}
+	for _, s := range sizes {
+		i := newInstallation(t, s.keys, s.roles)
+		// measure compares with the page's formula: constant + perKey × keys + perRole × roles.
+		measure := func(name string, constant, perKey, perRole int, do func()) {
+			t.Helper()
+			if len(costs[name]) == 0 {
+				names = append(names, name)
+				costs[name] = []string{readsFormula(constant, perKey, perRole)}
+			}
+			reads, cost := i.cost(do)
+			if want := constant + perKey*s.keys + perRole*s.roles; reads != want {
+				t.Errorf("%s: %d reads of storage with %d keys and %d roles, by the formula %d", name, reads, s.keys, s.roles, want)
+			}
+			costs[name] = append(costs[name], cost)
+		}
+		wake := func() { i.tend(t.Context()) }
+
+		measure("a role's first mint", 4, 0, 0, func() { i.read("token/role-0") })
+		measure("a read from memory", 0, 0, 0, func() { i.read("token/role-0") })
+		i.clock.advance(time.Minute)
+		wake() // stores what the mint has learned
+		measure("a further mint", 4, 0, 0, func() { i.write("token/role-0", nil) })
+		measure("`jwks` or `metrics`, first after a key has changed", 1, 1, 0, func() { i.read("jwks") })
+		measure("`jwks` or `metrics`, then", 0, 0, 0, func() { i.read("jwks/main"); i.read("metrics") })
+		measure("write a role", 2, 0, 0, func() { i.write("roles/role-0", fields{"scope": ""}) })
+		measure("make a key", 5, 1, 0, func() { i.write("keys/new", fields{"algorithm": algorithmES384, "deletion_allowed": true}) })
+		measure("delete a key", 3, 0, 1, func() { i.remove("keys/new") })
+		measure("a wake-up, nothing to do", 1, 5, 0, wake)
+
+		for n := 1; n < 10; n++ { // so that ten client IDs have used the key
+			i.read(fmt.Sprintf("token/role-%d", n))
+		}
+		wake()
+		i.write("keys/main/rotate", nil)
+		measure("a wake-up, a trial is due for 10 client IDs", 4, 5, 1, wake)
+		measure("a wake-up, no trial is due", 1, 5, 0, wake)
+		i.write("keys/main/abandon", nil)
+
+		i.manage()
+		s.keys, s.roles = s.keys+1, s.roles+1
+		wake()
+		measure("a wake-up, `registration=platform`, nothing to do", 6, 5, 1, wake)
+	}
+	var table strings.Builder
+	table.WriteString("| What | Reads |")
+	for _, s := range sizes {
+		fmt.Fprintf(&table, " k = %s, r = %s |", thousands(float64(s.keys)), thousands(float64(s.roles)))
+	}
+	table.WriteString("\n|---|---|" + strings.Repeat("---|", len(sizes)) + "\n")
+	for _, name := range names {
+		fmt.Fprintf(&table, "| %s | %s |\n", name, strings.Join(costs[name], " | "))
+	}
+	documentedBlock(t, "what work costs", strings.TrimSpace(table.String()))
+}
+
+// readsFormula writes reads of storage as a formula of the keys k and the roles r.
+func readsFormula(constant, perKey, perRole int) string {
+	formula := strconv.Itoa(constant)
+	if perKey > 0 {
+		formula += strings.Replace(fmt.Sprintf(" + %dk", perKey), " 1k", " k", 1)
+	}
+	if perRole > 0 {
+		formula += strings.Replace(fmt.Sprintf(" + %dr", perRole), " 1r", " r", 1)
+	}
+	return formula
+}
+
+// TestScalingPastTheSizeOfAnEntry has what is known of a key outgrow what the storage takes.
+func TestScalingPastTheSizeOfAnEntry(t *testing.T) {
+	m := newReadyMount(t)
+	m.read("token")
+	m.tend(t.Context())
+	m.write("keys/main/rotate", nil)
+	m.registerPending("client-1", "main")
+	m.storage.onEach(func(operation, key string) error {
+		if operation == "put" && strings.HasPrefix(key, acceptanceStoragePrefix) {
+			return errors.New("the entry is too large")
+		}
+		return nil
+	})
+	m.clock.advance(time.Hour)
+	m.tend(t.Context())
+	m.read("token")
+	if m.read("keys/main")["pending_public_jwk"] == "" {
+		t.Error("the pending version was promoted, though its proof could not be stored")
+	}
+	if !strings.Contains(m.log.String(), "background work on a signing key failed") {
+		t.Error("the log does not say that it failed")
+	}
+	m.storage.onEach(nil)
+	m.tend(t.Context())
+	if m.read("keys/main")["pending_public_jwk"] != "" {
+		t.Error("the pending version is not promoted, though its proof can be stored")
+	}
+}
+
+// perOne gives what one of many things takes of the heap.
+func perOne(many int, make func() (keep any)) float64 {
+	used := func() float64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what pools hold goes with the second
+		runtime.ReadMemStats(&stats)
+		return float64(stats.HeapAlloc)
+	}
+	before := used()
+	kept := make()
+	after := used()
+	runtime.KeepAlive(kept)
+	return (after - before) / float64(many)
+}
+
+// TestScalingOfMemoryAndStorage measures how large things are. The sizes depend a little on Go and on chance, so that the
+// page's need only be near.
+func TestScalingOfMemoryAndStorage(t *testing.T) {
+	const clientID, accessTokenSize = "0f6d6d2a-7a4c-4d5e-9a51-3a1c5b1d2e3f", 1000
+	clock := newTestClock()
+	key, err := generatePrivateKey(algorithmRS384, 3072)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, err := newKeyVersion(key, "", false, clock.wall())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := defaultKey()
+	if _, err := k.add(version, ""); err != nil {
+		t.Fatal(err)
+	}
+	sets, err := k.published()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	token := perOne(100_000, func() any {
+		cache := tokencache.New(tokencache.Options[*token]{Now: clock.now,
+			Mint: func(_ context.Context, name string) (tokencache.Minted[*token], error) {
+				return tokencache.Minted[*token]{RequestedAt: clock.now(), Lifetime: simulatedLife, MinTTL: simulatedMargin,
+					Value: &token{
+						accessToken: strings.Repeat("x", accessTokenSize), tokenType: strings.Clone("Bearer"),
+						clientID: strings.Clone(clientID), keyID: strings.Clone(version.KeyID), keyName: strings.Clone("main"),
+						expireTime: formatTime(clock.wall()), mintTime: formatTime(clock.wall()),
+					}}, nil
+			}})
+		for n := range 100_000 {
+			if _, err := cache.Get(t.Context(), fmt.Sprintf("role-%d", n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cache.Wait()
+		if cache.Len() != 100_000 {
+			t.Errorf("the cache holds %d tokens", cache.Len())
+		}
+		return cache
+	})
+	openKey := perOne(500, func() any {
+		opened := &openKeys{}
+		for n := range 500 {
+			if _, err := opened.open(fmt.Sprintf("key-%d", n), version.PrivateKey, opened.generation()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return opened
+	})
+	mounted := perOne(100, func() any {
+		var backends []*backend
+		for range 100 {
+			config := &logical.BackendConfig{System: logical.TestSystemView(), StorageView: &logical.InmemStorage{}}
+			b, err := newBackend(t.Context(), config, clock.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Initialize(t.Context(), &logical.InitializationRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { b.Cleanup(context.Background()) })
+			backends = append(backends, b)
+		}
+		return backends
+	})
+
+	size := func(value any) float64 {
+		text, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return float64(len(text))
+	}
+	const users = 100
+	m := newInstallation(t, 1, users)
+	learned := func() float64 { // of each client ID, in the one entry for the key
+		m.tend(t.Context())
+		return float64(len(m.storage.snapshot()[acceptanceStoragePrefix+"main"])) / users
+	}
+	for n := range users {
+		m.read(fmt.Sprintf("token/role-%d", n))
+	}
+	proved := learned()
+	m.write("keys/main/rotate", nil)
+	refused := learned()
+	m.manage()
+	managed := learned()
+
+	const entry = 1 << 20
+	table := fmt.Sprintf(`| | |
+|---|---:|
+| memory of a mount, with nothing configured | %s bytes |
+| memory of a live token; %s of it are an access token of that length | %s bytes |
+| memory of a signing key (RS384, 3072 bits) that has signed | %s bytes |
+| storage of a role with a client ID | %s bytes |
+| storage of a key with one version (RS384, 3072 bits) | %s bytes |
+| public JWK of one version (RS384, 3072 bits) | %s bytes |
+| storage, in one entry for a key, of each client ID that has used it | %s bytes |
+| the same, while Redox refuses a pending version | %s bytes |
+| the same, with `+"`registration=platform`"+` as well | %s bytes |
+| so many client IDs of one key fill an entry of 1 MiB | %s |
+| the same, while Redox refuses a pending version | %s |
+| the same, with `+"`registration=platform`"+` as well | %s |
+| so many public JWKs (RS384, 3072 bits) fill 64 KiB | %s |`,
+		about(mounted), thousands(accessTokenSize), about(token), about(openKey),
+		about(size(&role{ClientID: clientID})), about(size(k)), about(float64(len(sets[0].compact()))),
+		about(proved), about(refused), about(managed), about(entry/proved), about(entry/refused), about(entry/managed),
+		about(64<<10/float64(len(sets[0].compact()))))
+
+	text, err := os.ReadFile(scalingPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "memory and storage"
+	if _, page, _ := strings.Cut(string(text), "<!-- "+name+" -->\n\n"); !*updateGolden {
+		page, _, _ = strings.Cut(page, "\n<!-- end -->")
+		if near(t, page, table) {
+			table = page
+		}
+	}
+	documentedBlock(t, name, table)
+}
+
+// about rounds to two digits.
+func about(n float64) string {
+	step := math.Pow(10, math.Floor(math.Log10(n))-1)
+	return thousands(math.Round(n/step) * step)
+}
+
+// near says whether two texts are the same but for numbers, which are off by a quarter at most.
+func near(t *testing.T, page, made string) bool {
+	t.Helper()
+	numbers := regexp.MustCompile(`[\d,.]*\d`)
+	if numbers.ReplaceAllString(page, "") != numbers.ReplaceAllString(made, "") {
+		return false
+	}
+	ok := true
+	was, is := numbers.FindAllString(page, -1), numbers.FindAllString(made, -1)
+	for i := range was {
+		a, _ := strconv.ParseFloat(strings.ReplaceAll(was[i], ",", ""), 64)
+		b, _ := strconv.ParseFloat(strings.ReplaceAll(is[i], ",", ""), 64)
+		if math.Abs(a-b) > max(a, b)/4 {
+			t.Errorf("%s has %s where it is %s now", scalingPage, was[i], is[i])
+			ok = false
+		}
+	}
+	return ok
+}
