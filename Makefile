@@ -4,11 +4,11 @@
 # An index of scripts/: each target is one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test examples check ci fuzz bench release test-release vault clean
+.PHONY: help build demo test examples check ci fuzz drills soak acceptance-race bench release test-release vault clean
 export KEEP
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 build: ## build the plugin into .build/
 	@scripts/build
@@ -30,6 +30,15 @@ ci: ## all that must hold before a merge: check, test -race, demo
 
 fuzz: ## run every fuzz target for a while (DURATION=5m for each; default 30s)
 	@scripts/fuzz $(DURATION)
+
+drills: ## break what the engine depends on, and see what readers see
+	@scripts/drills $(ARGS)
+
+soak: ## wear it down with readers, faults and rotations, then judge: make soak DURATION=30m
+	@scripts/soak $(DURATION) $(ARGS)
+
+acceptance-race: ## look for data races in the plugin's own process, in a real Vault
+	@scripts/acceptance-race
 
 bench: ## compare speed and size with other engines of one Vault
 	@scripts/bench

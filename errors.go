@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/tokencache"
@@ -66,7 +68,8 @@ func answer(response *logical.Response, err error) (*logical.Response, error) {
 	case errors.Is(err, tokencache.ErrExpired):
 		return nil, logical.CodedError(http.StatusBadGateway, "Redox's token had expired by the time it arrived; "+
 			"look at the latency and clock_skew that the check endpoint shows")
-	case errors.Is(err, context.DeadlineExceeded):
+	// A storage read that took too long comes back over gRPC, as a status.
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
 		return nil, logical.CodedError(http.StatusGatewayTimeout, "the request could not be done in time; "+
 			"if it was for a token, write to the check endpoint to see what Redox answers, else repeat it")
 	default:

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/tokencache"
@@ -41,6 +43,8 @@ func TestAnswer(t *testing.T) {
 		"deadline": {context.DeadlineExceeded, http.StatusGatewayTimeout, "could not be done in time"},
 		"deadline, wrapped": {fmt.Errorf("around: %w", context.DeadlineExceeded), http.StatusGatewayTimeout,
 			"could not be done in time"},
+		"deadline, of storage over gRPC": {status.Error(codes.DeadlineExceeded, "context deadline exceeded"),
+			http.StatusGatewayTimeout, "could not be done in time"},
 		"storage":    {storage, 0, ""},
 		"read only":  {logical.ErrReadOnly, 0, ""},
 		"no path":    {logical.ErrUnsupportedPath, 0, ""},

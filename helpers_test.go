@@ -189,6 +189,9 @@ func (m *mount) record(response *logical.Response, err error) {
 	shown := maps.Clone(response.Data)
 	delete(shown, "access_token")
 	delete(shown, "client_assertion")
+	if body, ok := shown[logical.HTTPRawBody].([]byte); ok {
+		shown[logical.HTTPRawBody] = string(body) // %v would show numbers
+	}
 	fmt.Fprintf(m.output, "%v %v\n", shown, response.Warnings)
 	if response.Secret != nil {
 		internal := maps.Clone(response.Secret.InternalData)

@@ -15,8 +15,10 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"math/bits"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
@@ -28,6 +30,9 @@ const (
 	pieceSize = 18
 	// digitsSize is the same for decimal digits, as %v prints a number.
 	digitsSize = 40
+	// wordSize is how many bytes the words have that a goroutine dump shows of arguments. It shows at most ten elements
+	// of an array, so this is also how many single bytes of one count.
+	wordSize = 8
 )
 
 // patterns are secrets that are known by their form.
@@ -41,7 +46,7 @@ var patterns = []struct {
 	{"a client assertion", regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}`)},
 }
 
-// Scanner knows the private keys of a test. Its methods may be called at the same time.
+// Scanner knows the private keys of a test, and other secrets. Its methods may be called at the same time.
 type Scanner struct {
 	mu     sync.Mutex
 	pieces map[beginning]map[string]string // what must not appear, and what it is
@@ -54,7 +59,8 @@ type beginning [8]byte
 func New() *Scanner { return &Scanner{pieces: map[beginning]map[string]string{}} }
 
 // AddKey makes the scanner know an RSA or EC private key. It looks for pieces of each private number: raw, in hex, in
-// base64 of both alphabets and at any offset (so also inside PEM, DER and JWK), in decimal, and as Go prints bytes.
+// base64 of both alphabets and at any offset (so also inside PEM, DER and JWK), in decimal, as Go prints bytes, and as a
+// goroutine dump shows words and bytes.
 func (s *Scanner) AddKey(name string, key crypto.PrivateKey) error {
 	numbers := map[string]*big.Int{}
 	switch key := key.(type) {
@@ -99,9 +105,28 @@ func (s *Scanner) addNumber(what string, number *big.Int) {
 			s.add(base64.RawURLEncoding.EncodeToString(shifted), what+", base64url")
 		}
 	}
+	for start := 0; start+wordSize <= len(raw); start += wordSize {
+		shown := strings.TrimPrefix(fmt.Sprintf("%#v", raw[start:start+wordSize]), "[]byte{")
+		s.add(strings.TrimSuffix(shown, "}"), what+", bytes of a dump")
+	}
+	for _, word := range number.Bits() {
+		if bits.Len(uint(word)) > 8*(wordSize-1) { // a shorter one could be there by chance
+			s.add(fmt.Sprintf("%#x", uint(word)), what+", a word of a dump")
+		}
+	}
 	digits := number.String()
 	for start := 0; start+digitsSize <= len(digits); start += digitsSize {
 		s.add(digits[start:start+digitsSize], what+", decimal")
+	}
+}
+
+// AddText makes the scanner know a secret that is text, such as a token of a form that is not known here. It looks for
+// pieces of it as they are.
+func (s *Scanner) AddText(name, secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for start := 0; start+pieceSize <= len(secret); start += pieceSize {
+		s.add(secret[start:start+pieceSize], name)
 	}
 }
 

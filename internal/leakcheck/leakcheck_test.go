@@ -15,6 +15,9 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math/big"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
@@ -70,6 +73,9 @@ func TestFindsKeys(t *testing.T) {
 			"DER in hex":             hex.EncodeToString(der),
 			"DER in upper-case hex":  fmt.Sprintf("%X", der),
 			"DER as Go prints bytes": fmt.Sprint(der),
+			"DER as Go code":         fmt.Sprintf("%#v", der),
+			"words of a dump":        fmt.Sprintf("main.sign({0x1, %#x, 0x2, ...}, 0x%x?)", word(key), 0xc000012345),
+			"bytes of a dump":        "main.sign(" + strings.TrimPrefix(fmt.Sprintf("%#v", first(key)), "[]byte") + ", 0x1)",
 			"JWK":                    string(jwk),
 			"as Go prints a struct":  fmt.Sprintf("%+v", key),
 			"in the middle of a log": "ts=1 level=trace key=" + base64.StdEncoding.EncodeToString(der)[30:] + " done",
@@ -81,6 +87,37 @@ func TestFindsKeys(t *testing.T) {
 		harmless := fmt.Sprintf("public %s %x %v", base64.StdEncoding.EncodeToString(public), public, key.Public())
 		if found := scanner.Scan([]byte(harmless)); len(found) > 0 {
 			t.Errorf("%s: the public key is no secret, but found: %v", name, found)
+		}
+	}
+}
+
+// private gives the private number of a key.
+func private(key crypto.Signer) *big.Int {
+	if key, ok := key.(*rsa.PrivateKey); ok {
+		return key.D
+	}
+	scalar, err := key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		panic(err)
+	}
+	return new(big.Int).SetBytes(scalar)
+}
+
+// word gives the longest machine word of a private number.
+func word(key crypto.Signer) big.Word { return slices.Max(private(key).Bits()) }
+
+// first gives the bytes of a private number that a dump shows of an array.
+func first(key crypto.Signer) []byte { return private(key).Bytes()[:10] }
+
+func TestFindsTexts(t *testing.T) {
+	const secret = "a secret of no form that is known"
+	scanner := New()
+	scanner.AddText("the secret", secret)
+	for text, leaks := range map[string]bool{
+		"log: " + secret: true, "log: " + secret[:20]: true, "a secret of another form": false, "": false,
+	} {
+		if found := scanner.Scan([]byte(text)); len(found) > 0 != leaks {
+			t.Errorf("%q: found %v", text, found)
 		}
 	}
 }

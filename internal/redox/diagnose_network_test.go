@@ -97,6 +97,7 @@ func TestConnectionFailures(t *testing.T) {
 		{"closed", "http", readRequest, Unavailable, 3, closed},
 		{"closed in the headers", "http", says("HTTP/1.1 200 OK\r\nContent-Type: te"), Unavailable, 3, closed},
 		{"closed in the body", "http", says("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + goodBody), Unavailable, 3, closed},
+		{"closed in a refusal", "http", says("HTTP/1.1 401 Unauthorized\r\nContent-Length: 500\r\n\r\n{\"error\":"), Unavailable, 3, closed},
 		{"closed in a chunk", "http", says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{"), Unavailable, 3, closed},
 		{"no HTTP", "http", says("220 mail.secret.example ESMTP\r\n"), Unavailable, 3, "the connection to"},
 		{"endless headers", "http", says("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 128<<10)), Unavailable, 3, "the connection to"},

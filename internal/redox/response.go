@@ -70,6 +70,10 @@ func parseTokenResponse(body []byte) (*tokenResponse, error) {
 	}
 	// The scope only informs: one that is no string counts as absent.
 	scope, _ := stringMember(members, "scope")
+	// It is shown where tokens and assertions are not.
+	if len(accessToken) >= 16 && strings.Contains(scope, accessToken) || jwtLike.MatchString(scope) {
+		scope = ""
+	}
 	return &tokenResponse{accessToken: accessToken, scope: cleanScope(scope), lifetime: lifetime}, nil
 }
 

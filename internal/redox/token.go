@@ -114,7 +114,11 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 		return nil, err
 	}
 	if got.status() != http.StatusOK {
-		// The status decides, also when the body is too large or cut off.
+		// Of these two the body says what was refused, and so what to do: without its end nothing is known yet.
+		if got.incomplete != nil && (got.status() == http.StatusBadRequest || got.status() == http.StatusUnauthorized) {
+			return nil, got.incomplete
+		}
+		// Of the others the status decides, also when the body is too large or cut off.
 		return nil, refusal(endpoint, got)
 	}
 	if got.incomplete != nil {

@@ -7,12 +7,15 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
+	"debug/buildinfo"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,7 +71,7 @@ func addKey(t testing.TB, name string, key crypto.PrivateKey) {
 
 // searchEverything looks for private keys, tokens and assertions in all that the tests made Vault and the plugin say:
 // what the commands printed, the server's log at trace (which has the plugin's), the audit log, and the raw audit log
-// but for the fields that carry a secret by design.
+// but for the fields that carry a secret by design. In the logs it also looks for reports of Go's race detector.
 func searchEverything(s *vaultServer) error {
 	// The keys are read from storage at last, when nothing else is written to the raw audit log.
 	if r := s.run(rootToken, "", "audit", "disable", "raw"); r.code != 0 {
@@ -95,6 +98,7 @@ func searchEverything(s *vaultServer) error {
 			return fmt.Errorf("%s is empty: there is nothing to search", file)
 		}
 		search(file, text)
+		findings = append(findings, races(file, string(text))...)
 	}
 	raw, err := rawAuditWithoutDesign(s.rawAuditFile())
 	if err != nil {
@@ -106,8 +110,41 @@ func searchEverything(s *vaultServer) error {
 		printed.WriteString(r.text)
 	}
 	search("what commands printed", printed.Bytes())
+	findings = append(findings, races("what commands printed, and logs", printed.String())...)
 	if len(findings) > 0 {
-		return fmt.Errorf("secrets were found:\n  %s", strings.Join(findings, "\n  "))
+		return fmt.Errorf("this was not to be found:\n  %s", strings.Join(findings, "\n  "))
+	}
+	return checkRaceDetector()
+}
+
+// raceReport and raceReportEnd are around what a program built with the race detector says of a race. What a plugin says
+// there gets into Vault's log. No test fails by it: the program goes on.
+const (
+	raceReport    = "WARNING: DATA RACE"
+	raceReportEnd = "=================="
+)
+
+// races gives the first race that a log tells of, if it tells of any.
+func races(name, log string) []string {
+	_, report, found := strings.Cut(log, raceReport)
+	if !found {
+		return nil
+	}
+	report, _, _ = strings.Cut(report, raceReportEnd)
+	return []string{fmt.Sprintf("%s: %d reports of data races; the first:%s", name, strings.Count(log, raceReport), report)}
+}
+
+// checkRaceDetector says if a run that is to find races (see scripts/build) could not have found any.
+func checkRaceDetector() error {
+	if os.Getenv("RACE") != "1" {
+		return nil
+	}
+	info, err := buildinfo.ReadFile(pluginFile)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return errors.New("RACE=1 is set, but the plugin was built without the race detector")
 	}
 	return nil
 }

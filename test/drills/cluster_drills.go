@@ -1,0 +1,243 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// awaitVoters waits until all nodes of a cluster have a vote: before, it does not survive the loss of one.
+func awaitVoters(nodes []*server) error {
+	return await("all nodes to have a vote", func() bool {
+		a, err := nodes[0].do(context.Background(), "GET", "sys/storage/raft/configuration", nil)
+		return err == nil && strings.Count(string(a.raw), `"voter":true`) == len(nodes)
+	})
+}
+
+// leaderOf waits until one of the nodes is the active one.
+func leaderOf(nodes ...*server) (leader *server, err error) {
+	err = await("a leader", func() bool {
+		for _, node := range nodes {
+			response, err := plainClient.Get(node.address + "/v1/sys/health")
+			if err != nil {
+				continue
+			}
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK { // a standby answers 429
+				leader = node
+				return true
+			}
+		}
+		return false
+	})
+	return leader, err
+}
+
+// leaderFault is what happens to a leader, and how it becomes a healthy node again.
+type leaderFault struct {
+	what string
+	hit  func(*report, *server)
+	mend func(*report, *server)
+}
+
+var (
+	leaderKilled = leaderFault{"its process and the plugin's are killed (kill -9) and started again 8s later",
+		func(_ *report, v *server) { v.kill() },
+		func(d *report, v *server) {
+			d.must(v.start())
+			d.must(v.unseal())
+		}}
+	leaderStepsDown = leaderFault{"it steps down",
+		func(d *report, v *server) { d.must2(v.must("PUT", "sys/step-down", nil)) },
+		func(*report, *server) {}}
+	leaderPaused = leaderFault{"its process and the plugin's are paused (SIGSTOP), as when the network is cut, and go on 8s later",
+		func(_ *report, v *server) { v.signal(syscall.SIGSTOP) },
+		func(_ *report, v *server) { v.signal(syscall.SIGCONT) }}
+)
+
+const faultLength = 8 * time.Second
+
+// clusterMount mounts the engine on the leader, and waits until every node can answer for it.
+func clusterMount(d *report, lifetime time.Duration) (m *mount, leader *server, others []*server) {
+	d.must(awaitVoters(d.in.servers))
+	leader, err := leaderOf(d.in.servers...)
+	d.must(err)
+	for _, node := range d.in.servers {
+		if node != leader {
+			others = append(others, node)
+		}
+	}
+	m = newMount(d, leader, mountOptions{lifetime: lifetime})
+	return m, leader, others
+}
+
+// duringReads hits the leader while tokens are read.
+func (f leaderFault) duringReads(d *report) {
+	m, leader, others := clusterMount(d, 300*time.Second)
+	r := read(d, m, d.in.servers...)
+	d.do("3 nodes, readers ask the next one when one gives no token; of the leader: %s", f.what)
+	began := time.Now()
+	f.hit(d, leader)
+	next, err := leaderOf(others...)
+	d.must(err)
+	elected := time.Since(began)
+	took, err := r.awaitToken(began.Add(elected))
+	d.must(err)
+	time.Sleep(time.Until(began.Add(faultLength)))
+	f.mend(d, leader)
+	m.vault = next
+	time.Sleep(3 * time.Second)
+	d.must(awaitAnswers(m, d.in.servers))
+	all := r.sinceStart()
+	d.saw("%s", all)
+	requests := len(m.redox.since(began))
+	d.atRedox("%d token requests by the new leader", requests)
+	d.check(next != leader, "another node led after %s", short(elected))
+	d.check(took <= 2*slack, "tokens came again %s after that", short(took))
+	d.check(requests == 1, "Redox got %d token requests", requests)
+	d.check(all.without == 0, "an application that keeps its token was without a valid one for %s", short(all.without))
+	d.check(all.refused == 0, "%d tokens were handed out that Redox did not take", all.refused)
+}
+
+// awaitAnswers waits until every node gives a token, itself or through the leader.
+func awaitAnswers(m *mount, nodes []*server) error {
+	return await("every node to answer", func() bool {
+		for _, node := range nodes {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			a, err := node.do(ctx, "GET", m.token(0), nil)
+			cancel()
+			if err != nil || a.status != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// duringRotation hits the leader while Redox is asked for the proof of a new version.
+func (f leaderFault) duringRotation(d *report) {
+	m, leader, others := clusterMount(d, 60*time.Second)
+	r := read(d, m, d.in.servers...)
+	d.do("3 nodes; a rotation, whose proof Redox is asked for by activate; meanwhile, of the leader: %s; then activate again",
+		f.what)
+	pending := d.must2(leader.must("POST", m.path+"/keys/main/rotate", nil)).Data
+	set := fmt.Sprintf(`{"keys":[%s,%s]}`, m.jwk, pending["pending_public_jwk"])
+	d.must(m.redox.SetJWKSet(role(0), json.RawMessage(set)))
+	began := time.Now()
+	arrived, release := m.redox.HoldTokenRequests()
+	defer release()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	interrupted := make(chan string, 1)
+	go func() {
+		a, err := leader.do(ctx, "POST", m.path+"/keys/main/activate", nil)
+		switch {
+		case err != nil:
+			interrupted <- "no answer"
+		default:
+			interrupted <- fmt.Sprint(a.status)
+		}
+	}()
+	<-arrived
+	hit := make(chan struct{})
+	go func() { // a leader that steps down waits for its requests
+		defer close(hit)
+		f.hit(d, leader)
+	}()
+	time.Sleep(time.Second)
+	release()
+	<-hit
+	next, err := leaderOf(others...)
+	d.must(err)
+	m.vault = next
+	d.must(await("the rotation to go on", func() bool {
+		a, err := next.do(ctx, "GET", m.path+"/keys/main", nil)
+		if err != nil || a.status != http.StatusOK {
+			return false
+		}
+		if a.Data["kid"] == pending["pending_kid"] {
+			return true
+		}
+		a, err = next.do(ctx, "POST", m.path+"/keys/main/activate", nil)
+		return err == nil && a.status == http.StatusOK
+	}))
+	d.must(await("a token of the new version", func() bool { // one that was minted just before counts as fresh for 2 s
+		return d.must2(next.must("POST", m.token(0), nil)).Data["key_id"] == pending["pending_kid"]
+	}))
+	time.Sleep(time.Until(began.Add(faultLength)))
+	f.mend(d, leader)
+	d.must(awaitAnswers(m, d.in.servers))
+	mended := time.Now()
+	time.Sleep(3 * time.Second)
+	all, after := r.sinceStart(), r.between(mended, time.Now())
+	d.saw("%s", all)
+	d.saw("the interrupted activate: %s", <-interrupted)
+	d.atRedox("%d token requests", len(m.redox.since(began)))
+	states := map[string]int{}
+	versions, _ := d.must2(next.must("GET", m.path+"/keys/main", nil)).Data["versions"].(map[string]any)
+	for _, v := range versions {
+		version, _ := v.(map[string]any)
+		states[fmt.Sprint(version["state"])]++
+	}
+	d.check(states["active"] == 1 && states["retired"] == 1 && len(versions) == 2, "the key has %d active and %d retired versions",
+		states["active"], states["retired"])
+	d.check(len(after.kids) == 1 && after.kids[fmt.Sprint(pending["pending_kid"])], "in the end every token is of the new version")
+	d.check(after.failed() == 0, "%d readers got an error after the node was back", after.failed())
+	d.check(all.without == 0, "an application that keeps its token was without a valid one for %s", short(all.without))
+	d.check(all.refused == 0, "%d tokens were handed out that Redox did not take", all.refused)
+}
+
+// restored is Vault turned back to a snapshot from before a rotation, at whose end Redox knows only the new key.
+func restored(d *report) {
+	m, leader, _ := clusterMount(d, 300*time.Second)
+	r := read(d, m, d.in.servers...)
+	d.must(await("the acceptance to be stored", func() bool { // by the engine's worker, a moment after the first token
+		users, _ := d.must2(leader.must("GET", m.path+"/keys/main", nil)).Data["users"].([]any)
+		return strings.Contains(fmt.Sprint(users), "accepted_version:1")
+	}))
+	snapshot := d.must2(leader.must("GET", "sys/storage/raft/snapshot", nil))
+	pending := d.must2(leader.must("POST", m.path+"/keys/main/rotate", nil)).Data
+	d.must(m.redox.SetJWK(role(0), json.RawMessage(fmt.Sprint(pending["pending_public_jwk"]))))
+	d.must2(leader.must("POST", m.path+"/keys/main/activate", nil))
+	d.must2(leader.must("POST", m.token(0), nil))
+	began := time.Now()
+	d.must2(leader.must("POST", "sys/storage/raft/snapshot", snapshot.raw))
+	restored := time.Now()
+	var check map[string]any
+	d.must(await("the state of the snapshot", func() bool {
+		a, err := leader.do(context.Background(), "POST", m.path+"/check/"+role(0), nil)
+		if err != nil || a.status != http.StatusOK {
+			return false
+		}
+		check = a.Data
+		return check["ok"] == false
+	}))
+	time.Sleep(10 * time.Second)
+	key := d.must2(leader.must("GET", m.path+"/keys/main", nil)).Data
+	during := r.between(restored.Add(5*time.Second), time.Now())
+	d.do("a snapshot, a rotation that replaces the JWK at Redox, the snapshot is restored; then what backup.md says: rotate, " +
+		"register the new JWK at Redox, activate, check")
+	d.atRedox("%d token requests in %s before that", len(m.redox.since(began)), short(time.Since(began)))
+
+	fresh := d.must2(leader.must("POST", m.path+"/keys/main/rotate", nil)).Data
+	d.must(m.redox.SetJWK(role(0), json.RawMessage(fmt.Sprint(fresh["pending_public_jwk"]))))
+	d.must2(leader.must("POST", m.path+"/keys/main/activate", nil))
+	back := time.Now()
+	again := m.check(d)
+	took, err := r.awaitToken(back)
+	d.must(err)
+	d.saw("%s", r.sinceStart())
+	said := fmt.Sprint(check["error_description"])
+	d.check(strings.Contains(said, "Public key not found"), "the check says: %s", said)
+	d.check(during.failed() > 0 && during.only(http.StatusBadRequest) && during.ok == 0, "readers got %s", during.counts())
+	d.check(strings.Contains(during.mostly(), "Public key not found"), "they were told that Redox does not know the key")
+	d.check(strings.Contains(fmt.Sprint(key["next_step"]), "restored"), "next_step of the key says: %v", key["next_step"])
+	d.check(again["ok"] == true && took <= slack, "tokens came again %s after activate", short(took))
+}
