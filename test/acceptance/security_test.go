@@ -9,32 +9,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
 // TestWhereVaultKeepsTokens looks for tokens in Vault's decrypted storage. docs/security.md says where they are: that of
 // a leased read in its lease until that ends, a wrapped one until it is unwrapped, and any other nowhere. The server is
 // one of its own: what is read there must not get into the raw audit log, which is searched for secrets.
 func TestWhereVaultKeepsTokens(t *testing.T) {
-	s, err := startDevServer(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.stop)
-	if err := s.registerPlugin(); err != nil {
-		t.Fatal(err)
-	}
-	redox, err := sandbox.Start(sandbox.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = redox.Close() })
-	e := &engine{person: person{t, s, rootToken}, path: "redox", redox: redox}
-	e.must("secrets", "enable", "-path="+e.path, pluginName)
-	e.must("write", e.at("keys/main"), "algorithm=ES384")
-	e.register("client-1", "main")
-	e.must("write", e.at("config"), "client_id=client-1", "key=main", "base_url="+redox.URL)
+	s := newOwnServer(t)
+	e := mountOn(t, s)
 	e.must("write", e.at("roles/leased"), "leased=true")
 
 	wantKept := func(what, token string, parts ...string) {
