@@ -219,6 +219,28 @@ func TestEveryUserHasToAccept(t *testing.T) {
 	m.wantStates("main", "retired active")
 }
 
+// When Redox does not answer for one client ID, the others are not waited for one after the other.
+func TestTrialsStopWhenRedoxIsSilent(t *testing.T) {
+	m := newReadyMount(t)
+	for _, clientID := range []string{"client-2", "client-3"} {
+		m.register(clientID, "main")
+		m.write("roles/"+clientID, map[string]any{"client_id": clientID})
+	}
+	m.write("keys/main/rotate", nil)
+	var requests atomic.Int32
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		requests.Add(1)
+		panic(http.ErrAbortHandler)
+	}))
+	defer silent.Close()
+	m.write("config", map[string]any{"token_url": silent.URL, "audience": m.redox.URL, "max_retries": 0})
+	m.refused(logical.UpdateOperation, "keys/main/activate", nil)
+	if got := requests.Load(); got != 1 {
+		t.Errorf("Redox, which does not answer, was asked %d times", got)
+	}
+	m.wantStates("main", "active pending")
+}
+
 // TestUserThatIsGone holds no promotion up.
 func TestUserThatIsGone(t *testing.T) {
 	m := newReadyMount(t)

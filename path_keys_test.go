@@ -427,9 +427,10 @@ func TestKeysWithFailingStorage(t *testing.T) {
 // An entry that this version can't read is neither overwritten nor deleted, and the error says what to do.
 func TestUnusableKeyIsLeftAlone(t *testing.T) {
 	for name, test := range map[string]struct{ entry, want string }{
-		"unreadable": {"{", "restore it from a snapshot"},
-		"newer":      {`{"schema_version": 99}`, "written by a newer version"},
-		"no version": {`{"schema_version": 1, "deletion_allowed": false}`, "restore it from a snapshot"},
+		"unreadable":                {"{", "restore it from a snapshot"},
+		"newer":                     {`{"schema_version": 99}`, "written by a newer version"},
+		"newer and of another form": {`{"versions": {"1": {}}, "schema_version": 99}`, "written by a newer version"},
+		"no version":                {`{"schema_version": 1, "deletion_allowed": false}`, "restore it from a snapshot"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMount(t)

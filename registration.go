@@ -70,7 +70,7 @@ func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotat
 	return b.storeRegistrations(ctx, k.name, records)
 }
 
-// unanswered says that the Platform API gave no answer, or wants no more requests now.
+// unanswered says that Redox gave no answer, or wants no more requests now.
 func unanswered(err error) bool {
 	var remote *redox.Error
 	return errors.As(err, &remote) && (remote.StatusCode == http.StatusTooManyRequests ||

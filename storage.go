@@ -31,7 +31,14 @@ type header struct {
 	SchemaVersion int `json:"schema_version"`
 }
 
+func (h *header) schemaVersion() int  { return h.SchemaVersion }
 func (h *header) setSchemaVersion() { h.SchemaVersion = storageSchemaVersion }
+
+// storable is what embeds a header.
+type storable interface {
+	schemaVersion() int
+	setSchemaVersion()
+}
 
 // unusableEntry is an entry that this version of the plugin can't use, as opposed to a storage that does not answer.
 type unusableEntry struct{ key, problem string }
@@ -47,27 +54,31 @@ func unreadableEntry(key string) error {
 // readEntry decodes the entry at key over what into holds already, so that fields an older version did not know keep
 // their defaults. It says whether there is an entry. An entry of a newer version is an error: every write reads first,
 // so such an entry is never overwritten. Errors hold nothing of the entry.
-func readEntry(ctx context.Context, storage logical.Storage, key string, into any) (found bool, err error) {
+func readEntry(ctx context.Context, storage logical.Storage, key string, into storable) (found bool, err error) {
 	entry, err := storage.Get(ctx, key)
 	if err != nil || entry == nil {
 		return false, err
 	}
-	var stored header
-	if json.Unmarshal(entry.Value, &stored) != nil || stored.SchemaVersion < 1 {
-		return false, unreadableEntry(key)
+	unreadable := json.Unmarshal(entry.Value, into) != nil
+	version := into.schemaVersion()
+	if unreadable { // maybe since a newer version has given a field another type
+		var stored header
+		if json.Unmarshal(entry.Value, &stored) == nil {
+			version = stored.SchemaVersion
+		}
 	}
-	if stored.SchemaVersion > storageSchemaVersion {
+	switch {
+	case version > storageSchemaVersion:
 		return false, &unusableEntry{key, fmt.Sprintf("was written by a newer version of this plugin (schema %d, this one "+
-			"knows %d); run that version again, this one leaves the entry as it is", stored.SchemaVersion, storageSchemaVersion)}
-	}
-	if json.Unmarshal(entry.Value, into) != nil {
+			"knows %d); run that version again, this one leaves the entry as it is", version, storageSchemaVersion)}
+	case unreadable || version < 1:
 		return false, unreadableEntry(key)
 	}
 	return true, nil
 }
 
 // writeEntry stores value under key with the present schema version.
-func writeEntry(ctx context.Context, storage logical.Storage, key string, value interface{ setSchemaVersion() }) error {
+func writeEntry(ctx context.Context, storage logical.Storage, key string, value storable) error {
 	value.setSchemaVersion()
 	entry, err := logical.StorageEntryJSON(key, value)
 	if err != nil {

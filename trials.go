@@ -23,7 +23,8 @@ type trial struct {
 }
 
 // tryDue asks Redox for a token with the wanted version of a key for some users. The tokens are given away: only
-// whether Redox accepts the version counts. What is learned is noted.
+// whether Redox accepts the version counts. What is learned is noted. When Redox gives no answer, the other users stay
+// due: waiting once is enough, for other work waits behind this.
 func (b *backend) tryDue(ctx context.Context, k *signingKey, clients map[rotation.User]*client, due []rotation.User) ([]trial, error) {
 	wanted := rotation.Wanted(k.records())
 	if wanted == nil {
@@ -35,18 +36,23 @@ func (b *backend) tryDue(ctx context.Context, k *signingKey, clients map[rotatio
 		if c == nil {
 			continue // not configured any more
 		}
-		answer, err := b.try(ctx, c, k, wanted.Number)
+		refusal, err := b.try(ctx, c, k, wanted.Number)
 		if err != nil {
 			return trials, err
 		}
 		learned := outcome{accepted: wanted.Number, acceptedTime: b.now().Wall}
-		if answer != "" {
+		answer := ""
+		if refusal != nil {
+			answer = refusal.Error()
 			learned = outcome{refused: wanted.Number, refusedTime: b.now().Wall, answer: answer}
 			b.Logger().Debug("Redox does not accept a version yet", "key", k.name, "kid", wanted.KeyID,
 				"client_id", user.ClientID, "answer", answer)
 		}
 		b.learned.note(k.name, user, learned)
 		trials = append(trials, trial{user, answer})
+		if unanswered(refusal) {
+			break
+		}
 	}
 	return trials, nil
 }
@@ -79,23 +85,23 @@ func (b *backend) prove(ctx context.Context, k *signingKey) ([]trial, error) {
 // trialWait bounds one trial.
 const trialWait = 20 * time.Second
 
-// try asks Redox for a token with one version. The answer says why there is none; it is empty when there is one.
-func (b *backend) try(ctx context.Context, c *client, k *signingKey, number int) (answer string, err error) {
+// try asks Redox for a token with one version. The refusal says why there is none; it is nil when there is one.
+func (b *backend) try(ctx context.Context, c *client, k *signingKey, number int) (refusal, err error) {
 	if missing := b.notServed(ctx, c, k, k.version(number).KeyID); missing != "" {
-		return missing, nil
+		return errors.New(missing), nil
 	}
 	attempt := *c
 	attempt.version = k.version(number)
 	if attempt.key, err = attempt.version.PrivateKey.open(); err != nil { // not kept open: trials are rare
-		return "", unreadableEntry(keysStoragePrefix + k.name)
+		return nil, unreadableEntry(keysStoragePrefix + k.name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, trialWait)
 	defer cancel()
 	_, _, err = b.exchange(ctx, &attempt)
 	if remote := (*redox.Error)(nil); errors.As(err, &remote) {
-		return remote.Error(), nil
+		return remote, nil
 	}
-	return "", err
+	return nil, err
 }
 
 // keyUsers finds who uses which key, once for all keys of a wake-up, and only if asked.

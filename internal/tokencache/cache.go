@@ -88,10 +88,11 @@ type flight[T any] struct {
 type failure struct {
 	err   error
 	at    Instant
-	pause time.Duration
+	pause time.Duration // doubles from one failure to the next
+	rest  time.Duration // until the next mint: the pause, or less
 }
 
-func (f *failure) holds(now Instant) bool { return f != nil && f.at.Age(now) < f.pause }
+func (f *failure) holds(now Instant) bool { return f != nil && f.at.Age(now) < f.rest }
 
 // forgotten says that the next failure starts with the shortest pause again.
 func (f *failure) forgotten(now Instant) bool { return f == nil || f.at.Age(now) >= 2*mostPause }
@@ -307,6 +308,10 @@ func (c *Cache[T]) publish(name string, e *entry[T], f *flight[T], minted *Minte
 		e.held, e.heldFrom, e.failure = minted, now, nil
 	} else if pauses, least := c.options.Pauses(err); pauses {
 		e.failure = nextFailure(e.failure, err, least, now)
+		if e.held != nil {
+			// Not past the token's end: an outage that is over before then is to go unnoticed.
+			e.failure.rest = min(e.failure.pause, max(least, leastPause, e.held.remaining(now)))
+		}
 	}
 	if e.dead(now) {
 		delete(c.entries, name)
@@ -321,7 +326,8 @@ func nextFailure(before *failure, err error, least time.Duration, now Instant) *
 	if !before.forgotten(now) {
 		pause = 2 * before.pause
 	}
-	return &failure{err: err, at: now, pause: min(max(pause, least), mostPause)}
+	pause = min(max(pause, least), mostPause)
+	return &failure{err: err, at: now, pause: pause, rest: pause}
 }
 
 // dead says that nothing would change if the entry were not there.

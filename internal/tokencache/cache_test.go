@@ -515,6 +515,40 @@ func TestTheServersOwnPauseIsHonouredUpToTheCap(t *testing.T) {
 	f.wantMints(3)
 }
 
+// An outage that is over before the token ends is noticed by nobody, however long the pause had become.
+func TestAPauseEndsWithTheToken(t *testing.T) {
+	for name, test := range map[string]struct {
+		left, least, wait time.Duration
+	}{
+		"a pause that would outlast it": {left: 9 * time.Second, wait: 9 * time.Second},
+		"not at once":                   {left: time.Millisecond, wait: leastPause},
+		"not before the server wants":   {left: 3 * time.Second, least: 5 * time.Second, wait: 5 * time.Second},
+		"not later than the pause":      {left: 25 * time.Second, wait: 16 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.get("a")
+			f.breakWith(errBroken)
+			f.advance(lifetime - test.left - 15*time.Second)
+			for _, pause := range []time.Duration{1, 2, 4, 8} {
+				_, _ = f.Get(context.Background(), "a")
+				f.Wait() // between two margins and one the mint is behind the reader
+				f.advance(pause * time.Second)
+			}
+			f.least = test.least
+			f.wantValue(f.get("a"), "a-1") // now the pause is 16 s
+			f.Wait()
+			f.breakWith(nil)
+			f.wantMints(6)
+			f.advance(test.wait - 1)
+			_, _ = f.Get(context.Background(), "a")
+			f.wantMints(6)
+			f.advance(1)
+			f.wantValue(f.get("a"), "a-7")
+		})
+	}
+}
+
 func TestForgetFailureAndDropLetTheNextReaderMint(t *testing.T) {
 	for name, forget := range map[string]func(*fixture){
 		"ForgetFailure": func(f *fixture) { f.ForgetFailure("a") },
