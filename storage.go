@@ -31,8 +31,8 @@ type header struct {
 	SchemaVersion int `json:"schema_version"`
 }
 
-func (h *header) schemaVersion() int  { return h.SchemaVersion }
-func (h *header) setSchemaVersion() { h.SchemaVersion = storageSchemaVersion }
+func (h *header) schemaVersion() int { return h.SchemaVersion }
+func (h *header) setSchemaVersion()  { h.SchemaVersion = storageSchemaVersion }
 
 // storable is what embeds a header.
 type storable interface {
