@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // newBenchmarkMount has a key "main" of the algorithm, in its default size.
 func newBenchmarkMount(b *testing.B, algorithm string) *mount {
 	m := newMount(b)
+	m.Logger().SetLevel(hclog.Info) // as Vault's is by default
 	m.write("keys/main", map[string]any{"algorithm": algorithm})
 	m.register("client-1", "main")
 	m.write("config", map[string]any{"client_id": "client-1", "key": "main", "base_url": m.redox.URL})

@@ -49,14 +49,7 @@ listener "tcp" {
 }
 `, filepath.Dir(pluginFile), data, name)}
 	n.restart()
-	t.Cleanup(func() {
-		n.stop()
-		log, err := os.ReadFile(n.logFile())
-		if err != nil {
-			t.Fatal(err)
-		}
-		output.record("the log of node "+name, string(log))
-	})
+	n.stopAtEnd(t, "node "+name)
 	return n
 }
 

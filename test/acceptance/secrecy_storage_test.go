@@ -24,10 +24,7 @@ func newOwnServer(t testing.TB) *vaultServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		s.stop()
-		output.record("the log of the server of "+t.Name(), readFile(t, s.logFile()))
-	})
+	s.stopAtEnd(t, "the server of "+t.Name())
 	if err := s.registerPlugin(); err != nil {
 		t.Fatal(err)
 	}

@@ -44,11 +44,7 @@ func TestTroubleshootingWordsOfVault(t *testing.T) {
 		t.Fatalf("the page has %d lines of Vault's words", len(words))
 	}
 
-	s, err := startDevServer(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.stop)
+	s := newOwnServer(t)
 	root := person{t, s, rootToken}
 	var said strings.Builder
 	try := func(p person, arguments ...string) {
@@ -59,11 +55,9 @@ func TestTroubleshootingWordsOfVault(t *testing.T) {
 		}
 		said.WriteString(r.stdout + r.stderr)
 	}
-	if err := s.registerPlugin(); err != nil {
-		t.Fatal(err)
-	}
 	root.must("secrets", "enable", "-path=redox", pluginName)
 	root.must("write", "redox/keys/main", "algorithm=ES384")
+	learnStoredKeys(t, s)
 
 	try(person{t, s, ""}, "read", "redox/token")
 	try(root, "read", "redox/nothing")

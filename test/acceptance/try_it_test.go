@@ -38,7 +38,7 @@ func TestTryIt(t *testing.T) {
 	if err := server.start(fmt.Sprintf("plugin_directory = %q\n", plugins)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(server.stop)
+	server.stopAtEnd(t, "the server of "+t.Name())
 	port, err := freePort()
 	if err != nil {
 		t.Fatal(err)

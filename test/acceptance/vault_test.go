@@ -108,6 +108,14 @@ func (s *vaultServer) tryStart(config string) error {
 	return nil
 }
 
+// stopAtEnd stops the server when the test ends. Its log becomes part of what is searched for secrets.
+func (s *vaultServer) stopAtEnd(t testing.TB, name string) {
+	t.Cleanup(func() {
+		s.stop()
+		output.record("the log of "+name, readFile(t, s.logFile()))
+	})
+}
+
 // awaitAnswer waits until the server answers about its health, whatever it answers.
 func (s *vaultServer) awaitAnswer() error {
 	deadline := time.After(startTimeout)
