@@ -21,6 +21,7 @@ import (
 type settings struct {
 	vault, plugins, sandbox string // files and a folder that scripts/bench has built
 	docs                    string // folder with benchmarks.md, to write its tables and plot; empty: nowhere
+	inside                  string // file with what the benchmarks inside the process printed
 	rounds                  int
 	duration                time.Duration // of one measurement
 	clients                 int           // connections at once
@@ -35,6 +36,7 @@ func main() {
 	flag.StringVar(&s.plugins, "plugins", "", "folder with the two plugins")
 	flag.StringVar(&s.sandbox, "sandbox", "", "the redox-sandbox binary")
 	flag.StringVar(&s.docs, "docs", "", "folder whose benchmarks.md and benchmarks.svg to write anew")
+	flag.StringVar(&s.inside, "inside", "", "file with what the benchmarks inside the process printed, for the docs")
 	flag.IntVar(&s.rounds, "rounds", 7, "interleaved rounds; the median counts")
 	flag.DurationVar(&s.duration, "duration", 4*time.Second, "of one measurement")
 	flag.IntVar(&s.clients, "clients", 16, "connections at once")
@@ -83,15 +85,23 @@ func run(ctx context.Context, s settings) error {
 	if s.docs == "" {
 		return nil
 	}
-	if err := replaceTables(filepath.Join(s.docs, "benchmarks.md"), text); err != nil {
+	inside, err := os.ReadFile(s.inside)
+	if err != nil {
+		return err
+	}
+	page := filepath.Join(s.docs, "benchmarks.md")
+	if err := replace(page, "the tables", text); err != nil {
+		return err
+	}
+	if err := replace(page, "inside the process", "```text\n"+string(inside)+"```\n"); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(s.docs, "benchmarks.svg"), []byte(r.plot()), 0o644)
 }
 
-// replaceTables puts text between the marks of a page.
-func replaceTables(file, text string) error {
-	const begin, end = "<!-- The tables are written by: scripts/bench -docs docs -->\n", "<!-- The end of the tables. -->"
+// replace puts text between the marks of a part of a page.
+func replace(file, part, text string) error {
+	begin, end := "<!-- begin: "+part+", written by scripts/bench -docs docs -->\n", "<!-- end: "+part+" -->"
 	page, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -99,7 +109,7 @@ func replaceTables(file, text string) error {
 	before, rest, begun := strings.Cut(string(page), begin)
 	_, after, ended := strings.Cut(rest, end)
 	if !begun || !ended {
-		return errors.New(file + " has no marks between which the tables could be written")
+		return errors.New(file + " has no marks for " + part)
 	}
 	return os.WriteFile(file, []byte(before+begin+"\n"+text+"\n"+end+after), 0o644)
 }
