@@ -308,7 +308,7 @@ func (c *Cache[T]) publish(name string, e *entry[T], f *flight[T], minted *Minte
 		e.held, e.heldFrom, e.failure = minted, now, nil
 	} else if pauses, least := c.options.Pauses(err); pauses {
 		e.failure = nextFailure(e.failure, err, least, now)
-		if e.held != nil {
+		if e.held != nil && e.held.remaining(now) > 0 {
 			// Not past the token's end: an outage that is over before then is to go unnoticed.
 			e.failure.rest = min(e.failure.pause, max(least, leastPause, e.held.remaining(now)))
 		}

@@ -549,6 +549,22 @@ func TestAPauseEndsWithTheToken(t *testing.T) {
 	}
 }
 
+func TestPausesGrowOnAfterTheTokensEnd(t *testing.T) {
+	f := newFixture(t)
+	f.get("a")
+	f.breakWith(errBroken)
+	f.advance(lifetime - 5*time.Second)
+	tried := 1
+	for _, rest := range []time.Duration{1, 2, 2, 8, 16, 30} { // the third would be 4, and outlast the token
+		_, _ = f.Get(context.Background(), "a")
+		tried++
+		f.advance(rest*time.Second - 1)
+		_, _ = f.Get(context.Background(), "a")
+		f.wantMints(tried)
+		f.advance(1)
+	}
+}
+
 func TestForgetFailureAndDropLetTheNextReaderMint(t *testing.T) {
 	for name, forget := range map[string]func(*fixture){
 		"ForgetFailure": func(f *fixture) { f.ForgetFailure("a") },
