@@ -4,7 +4,7 @@
 # An index of scripts/: each target is one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test examples check ci fuzz drills soak acceptance-race bench release test-release vault clean
+.PHONY: help build demo test examples check ci fuzz drills soak mutation acceptance-race bench release test-release vault clean
 export KEEP
 
 help: ## list these targets
@@ -36,6 +36,9 @@ drills: ## break what the engine depends on, and see what readers see
 
 soak: ## wear it down with readers, faults and rotations, then judge: make soak DURATION=30m
 	@scripts/soak $(DURATION) $(ARGS)
+
+mutation: ## break the core's code, and see which breaks no test notices (ARGS='-run redox')
+	@scripts/mutation $(ARGS)
 
 acceptance-race: ## look for data races in the plugin's own process, in a real Vault
 	@scripts/acceptance-race

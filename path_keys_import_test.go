@@ -148,12 +148,31 @@ func nextPrime(n *big.Int) *big.Int {
 	})
 }
 
+// ecKeyWith gives the EC key with the least private scalar that fits.
+func ecKeyWith(fits func(point []byte) bool) *ecdsa.PrivateKey {
+	for d := int64(1); ; d++ {
+		key := must(ecdsa.ParseRawPrivateKey(elliptic.P384(), big.NewInt(d).FillBytes(make([]byte, 48))))
+		if fits(must(key.PublicKey.Bytes())) {
+			return key
+		}
+	}
+}
+
+// compressedEC writes an EC key with its public point as the parity of y, and x.
+func compressedEC(key *ecdsa.PrivateKey) string {
+	point := must(key.PublicKey.Bytes())
+	return pemText("EC PRIVATE KEY", sec1(key, oidP384, append([]byte{2 + point[96]&1}, point[1:49]...)))
+}
+
 // importable gives every form in which a key can be imported.
 func importable() []importCase {
 	rsaKey, ecKey := outsideRSA(), outsideEC()
 	rsaJWK, ecJWK := jwkMembers(rsaKey), jwkMembers(ecKey)
-	point := must(ecKey.PublicKey.Bytes())
-	compressed := append([]byte{2 + point[96]&1}, point[1:49]...)
+	evenKey := ecKeyWith(func(point []byte) bool { return point[96]%2 == 0 })
+	oddKey := ecKeyWith(func(point []byte) bool { return point[96]%2 == 1 })
+	shortKey := ecKeyWith(func(point []byte) bool { return point[1] == 0 }) // x begins with a zero byte
+	longKey := ecKeyWith(func(point []byte) bool { return point[1] >= 0x80 && point[49] >= 0x80 })
+	ecText := pkcs8Text(ecKey)
 	parameters := pemText("EC PARAMETERS", must(asn1.Marshal(oidP384)))
 	sec1Text := pemText("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(ecKey)))
 	attribute := asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true}
@@ -167,17 +186,20 @@ func importable() []importCase {
 			input: pemText("PRIVATE KEY", pkcs8EC(must(x509.MarshalECPrivateKey(ecKey)), attribute)), key: ecKey},
 		{name: "EC SEC 1", input: sec1Text, key: ecKey},
 		{name: "EC SEC 1 after its parameters", input: parameters + sec1Text, key: ecKey},
-		{name: "EC SEC 1 with a compressed point",
-			input: pemText("EC PRIVATE KEY", sec1(ecKey, oidP384, compressed)), key: ecKey},
+		{name: "EC SEC 1 with a compressed point, y even", input: compressedEC(evenKey), key: evenKey},
+		{name: "EC SEC 1 with a compressed point, y odd", input: compressedEC(oddKey), key: oddKey},
 		{name: "EC SEC 1 without a point", input: pemText("EC PRIVATE KEY", sec1(ecKey, oidP384, nil)), key: ecKey},
 		{name: "Windows lines and blanks",
 			input: "\r\n " + strings.ReplaceAll(pkcs8Text(ecKey), "\n", "\r\n") + " \n", key: ecKey},
+		{name: "as long as may be", input: strings.Repeat("\n", 16384-len(ecText)) + ecText, key: ecKey},
 		{name: "RSA JWK as text", input: asText(rsaJWK), key: rsaKey},
 		{name: "RSA JWK as object", input: rsaJWK, key: rsaKey},
 		{name: "RSA JWK without CRT members",
 			input: changed(rsaJWK, fields{"dp": nil, "dq": nil, "qi": nil}), key: rsaKey},
 		{name: "EC JWK as text", input: asText(ecJWK), key: ecKey},
 		{name: "EC JWK as object", input: ecJWK, key: ecKey},
+		{name: "EC JWK with a short x", input: jwkMembers(shortKey), key: shortKey},
+		{name: "EC JWK with x and y of 384 bits", input: jwkMembers(longKey), key: longKey},
 		{name: "JWK with all that may be said", kid: "redox-1", key: ecKey, input: changed(ecJWK, fields{
 			"kid": "redox-1", "alg": "ES384", "use": "sig", "key_ops": []any{"sign", "verify"},
 			"x5t": "ignored", "nested": fields{"a": 1}})},
@@ -302,8 +324,20 @@ var refusable = sync.OnceValue(func() []importCase {
 		sequence := asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: content}
 		return pemText("RSA PRIVATE KEY", must(asn1.Marshal(sequence)))
 	}
-	encrypted := string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: rsaPKCS1,
-		Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00112233445566778899AABBCCDDEEFF"}}))
+	withHeaders := func(headers map[string]string) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: rsaPKCS1, Headers: headers}))
+	}
+	const procType, dekInfo = "4,ENCRYPTED", "AES-256-CBC,00112233445566778899AABBCCDDEEFF"
+	// Numbers of so many bits, divisible by 3 so that they are quickly found to be no primes.
+	ofBits := func(n, p, q uint) map[string]any {
+		number := func(bits uint) string {
+			n := new(big.Int).Lsh(one, bits-1)
+			n.Add(n, big.NewInt(2))
+			n.Sub(n, new(big.Int).Mod(n, big.NewInt(3)))
+			return base64urlUInt(n.SetBit(n, int(bits-1), 1))
+		}
+		return changed(rsaJWK, fields{"n": number(n), "p": number(p), "q": number(q)})
+	}
 	long := new(big.Int).SetBit(new(big.Int).Lsh(one, 14000), 0, 1)
 	rsaWith := func(changes map[string]any) map[string]any { return changed(rsaJWK, changes) }
 	ecWith := func(changes map[string]any) map[string]any { return changed(ecJWK, changes) }
@@ -333,6 +367,12 @@ var refusable = sync.OnceValue(func() []importCase {
 			want: "\"kty\" is neither RSA nor EC"},
 		{name: "oct", input: fields{"kty": "oct", "k": otherECJWK["d"]}, key: otherEC,
 			want: "\"kty\" is neither RSA nor EC"},
+		{name: "RSA 2047", input: ofBits(2047, 1024, 1023), key: rsaKey, want: "has 2047 bits"},
+		{name: "RSA 8192 of no primes", input: ofBits(8192, 4096, 4096), key: rsaKey, want: "do not belong together"},
+		{name: "RSA 8193", input: ofBits(8193, 4097, 4097), key: rsaKey, want: "has 8193 bits; use a key of 2048 to 8192"},
+		{name: "RSA 2049 of no primes", input: ofBits(2049, 1025, 1025), key: rsaKey, want: "do not belong together"},
+		{name: "prime a bit too long", input: ofBits(2048, 1024, 1026), key: rsaKey, want: "half as long"},
+		{name: "prime a bit too short", input: ofBits(2048, 1023, 1025), key: rsaKey, want: "half as long"},
 		{name: "short prime", input: rsaMembers(prime(512), prime(1536)), want: "half as long"},
 		{name: "close primes", input: rsaMembers(smallest, nextPrime(smallest)), want: "do not belong together"},
 		{name: "composite prime", input: rsaMembers(composite, prime(1024)), want: "do not belong together"},
@@ -360,7 +400,12 @@ var refusable = sync.OnceValue(func() []importCase {
 		// PEM that is something else, or more, or less.
 		{name: "encrypted PKCS#8", input: pemText("ENCRYPTED PRIVATE KEY", rsaDER), key: rsaKey,
 			want: "the PEM is encrypted; decrypt it first"},
-		{name: "encrypted PKCS#1", input: encrypted, key: rsaKey, want: "the PEM is encrypted; decrypt it first"},
+		{name: "encrypted PKCS#1", input: withHeaders(map[string]string{"Proc-Type": procType, "DEK-Info": dekInfo}), key: rsaKey,
+			want: "the PEM is encrypted; decrypt it first"},
+		{name: "encrypted PKCS#1 without Proc-Type", input: withHeaders(map[string]string{"DEK-Info": dekInfo}), key: rsaKey,
+			want: "the PEM is encrypted"},
+		{name: "encrypted PKCS#1 without DEK-Info", input: withHeaders(map[string]string{"Proc-Type": procType}), key: rsaKey,
+			want: "the PEM is encrypted"},
 		{name: "OpenSSH", input: pemText("OPENSSH PRIVATE KEY", ecDER), key: ecKey, want: "ssh-keygen"},
 		{name: "DSA", input: pemText("DSA PRIVATE KEY", ecDER), key: ecKey, want: "not a private key; give one"},
 		{name: "certificate request", input: pemText("CERTIFICATE REQUEST", ecDER), key: ecKey,
@@ -458,6 +503,12 @@ var refusable = sync.OnceValue(func() []importCase {
 			want: "\"n\" is missing or not base64url"},
 		{name: "RSA without dq", input: rsaWith(fields{"dq": nil}), key: rsaKey,
 			want: "\"dq\" is missing or not base64url"},
+		{name: "RSA with dp of the CRT members", input: rsaWith(fields{"dq": nil, "qi": nil}), key: rsaKey,
+			want: "\"dq\" is missing or not base64url"},
+		{name: "RSA with dq of the CRT members", input: rsaWith(fields{"dp": nil, "qi": nil}), key: rsaKey,
+			want: "\"dp\" is missing or not base64url"},
+		{name: "RSA with qi of the CRT members", input: rsaWith(fields{"dp": nil, "dq": nil}), key: rsaKey,
+			want: "\"dp\" is missing or not base64url"},
 		{name: "RSA with d null", input: rsaWith(fields{"d": json.RawMessage("null")}), key: rsaKey,
 			want: "\"d\" is not a string"},
 		{name: "RSA with d empty", input: rsaWith(fields{"d": ""}), key: rsaKey,
@@ -489,6 +540,10 @@ var refusable = sync.OnceValue(func() []importCase {
 		{name: "RSA with e 1", input: rsaWith(fields{"e": "AQ"}), key: rsaKey, want: "do not belong together"},
 		{name: "RSA with an even e", input: rsaWith(fields{"e": "AQAA"}), key: rsaKey,
 			want: "do not belong together"},
+		{name: "RSA with another e of 31 bits", input: rsaWith(fields{"e": base64urlUInt(big.NewInt(1<<31 - 1))}), key: rsaKey,
+			want: "do not belong together"},
+		{name: "RSA with an e of 32 bits", input: rsaWith(fields{"e": base64urlUInt(big.NewInt(1<<31 + 1))}), key: rsaKey,
+			want: "more than 31 bits"},
 		{name: "RSA with a huge e", input: rsaWith(fields{"e": rsaJWK["d"]}), key: rsaKey,
 			want: "public exponent has more than 31 bits; use a key with exponent 65537"},
 		{name: "RSA with a huge prime", input: rsaWith(fields{"p": base64urlUInt(long)}), key: rsaKey,
@@ -525,6 +580,8 @@ var refusable = sync.OnceValue(func() []importCase {
 		{name: "words", input: "correct horse battery staple", want: "neither PEM nor a JWK"},
 		{name: "a file's name", input: "@key.pem", want: "neither PEM nor a JWK"},
 		{name: "huge", input: strings.Repeat("A", 1<<20), want: "longer than 16384 bytes"},
+		{name: "a byte too long", input: strings.Repeat("\n", 16385-len(ecText)) + ecText, key: ecKey,
+			want: "longer than 16384 bytes"},
 		{name: "huge JWK", input: ecWith(fields{"note": strings.Repeat("A", 1<<15)}), key: ecKey,
 			want: "longer than 16384 bytes"},
 		{name: "a list of keys", input: []any{ecJWK}, key: ecKey, want: "neither a string nor a JSON object"},

@@ -51,12 +51,17 @@ func newAuthority(t *testing.T) *authority {
 	return &authority{certificate, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
 }
 
-// issue makes a server certificate for 127.0.0.1.
+// issue makes a certificate for 127.0.0.1.
 func (a *authority) issue(t *testing.T, notAfter time.Time) tls.Certificate {
+	t.Helper()
+	return a.issueFor(t, notAfter, x509.ExtKeyUsageServerAuth)
+}
+
+func (a *authority) issueFor(t *testing.T, notAfter time.Time, usage x509.ExtKeyUsage) tls.Certificate {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: notAfter,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{usage},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, a.key.Public(), a.key)
 	if err != nil {
@@ -134,6 +139,21 @@ func TestTransportSettings(t *testing.T) {
 	if c.transport.TLSClientConfig.MinVersion != tls.VersionTLS12 || c.transport.TLSClientConfig.InsecureSkipVerify {
 		t.Error("TLS is too weak")
 	}
+	// A handshake ends before the default request_timeout does. Connections outlast the four minutes between two tokens, and
+	// a dead one is found out within seconds.
+	if c.transport.TLSHandshakeTimeout <= 0 || c.transport.TLSHandshakeTimeout >= 10*time.Second {
+		t.Errorf("a TLS handshake may take %s", c.transport.TLSHandshakeTimeout)
+	}
+	if c.transport.IdleConnTimeout < 4*time.Minute || c.transport.IdleConnTimeout > time.Hour {
+		t.Errorf("connections are kept for %s", c.transport.IdleConnTimeout)
+	}
+	for name, limit := range map[string]time.Duration{
+		"SendPingTimeout": c.transport.HTTP2.SendPingTimeout, "PingTimeout": c.transport.HTTP2.PingTimeout,
+	} {
+		if limit < time.Second || limit >= 10*time.Second {
+			t.Errorf("%s is %s", name, limit)
+		}
+	}
 	if c.userAgent != "vault-plugin-secrets-redox" {
 		t.Errorf("user agent is %q", c.userAgent)
 	}
@@ -142,6 +162,7 @@ func TestTransportSettings(t *testing.T) {
 func TestTLS(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	valid, expired := ca.issue(t, time.Now().Add(time.Hour)), ca.issue(t, time.Now().Add(-time.Hour))
+	ofClient := ca.issueFor(t, time.Now().Add(time.Hour), x509.ExtKeyUsageClientAuth)
 	tests := []struct {
 		name   string
 		config *tls.Config
@@ -158,6 +179,7 @@ func TestTLS(t *testing.T) {
 		{"not in the system's trust", &tls.Config{Certificates: []tls.Certificate{valid}}, "", "", Refused, "this system trusts", "ca_pem"},
 		{"not in ca_pem", &tls.Config{Certificates: []tls.Certificate{valid}}, other.pem, "", Refused, "an authority in ca_pem", "only trust"},
 		{"expired", &tls.Config{Certificates: []tls.Certificate{expired}}, ca.pem, "", Unavailable, "has expired", "clock"},
+		{"for clients only", &tls.Config{Certificates: []tls.Certificate{ofClient}}, ca.pem, "", Unavailable, "could not be verified", "ca_pem"},
 		{"another host", &tls.Config{Certificates: []tls.Certificate{valid}}, ca.pem, "localhost", Refused, "another host name", "base_url"},
 		{"client certificate wanted", &tls.Config{Certificates: []tls.Certificate{valid}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, ca.pem, "", Unavailable, "broke off the TLS handshake", "client certificate"},
 	}

@@ -48,6 +48,7 @@ func TestDiagnoses(t *testing.T) {
 		// Empty descriptions, with and without a clock to look at.
 		{"empty, clock agrees", answer{400, nil, described("")}, Refused, "agrees with Redox's", "audience algorithm assertion_ttl"},
 		{"empty, clock 10 s off", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 12:00:10 GMT"}, described("")}, Refused, "agrees with Redox's", "audience"},
+		{"empty, clock 10 s off the other way", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 11:59:50 GMT"}, described("")}, Refused, "agrees with Redox's", "audience"},
 		{"empty, clock behind", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 12:01:15 GMT"}, described("")}, Refused, "clock of the Vault server is 1m15s behind Redox's", "NTP assertion_ttl audience"},
 		{"empty, clock ahead", answer{401, map[string]string{"Date": "Sun, 01 Mar 2026 11:59:20 GMT"}, described("")}, Refused, "clock of the Vault server is 40s ahead of Redox's", "NTP clock_skew audience"},
 		{"empty, no clock", answer{400, map[string]string{"Date": ""}, described("")}, Refused, "or a wrong clock", "audience algorithm NTP"},
@@ -75,6 +76,10 @@ func TestDiagnoses(t *testing.T) {
 		{"HTML", answer{400, nil, "<!DOCTYPE html>"}, Refused, "web page", "token_url proxy"},
 		{"a large page", answer{400, nil, "<html>" + strings.Repeat("x", 100<<10)}, Refused, "web page", "token_url proxy"},
 		{"429", answer{429, nil, ""}, Unavailable, "limits the rate", "client_id"},
+		{"299", answer{299, nil, ""}, InvalidResponse, "a status that no token endpoint gives", "token_url"},
+		{"300", answer{300, nil, ""}, Refused, "a redirect, which is not followed", "token_url"},
+		{"399", answer{399, nil, ""}, Refused, "a redirect, which is not followed", "token_url"},
+		{"499", answer{499, nil, ""}, Refused, "Redox gave no reason", "audience"},
 		{"500", answer{500, nil, ""}, Unavailable, "failure of its own", "later"},
 		{"502 HTML", answer{502, nil, "<html>"}, Unavailable, "failure of its own", "later"},
 		{"503", answer{503, nil, described("Public key not found")}, Unavailable, "failure of its own", "later"},

@@ -129,7 +129,7 @@ func TestReplaceJWKSetSends(t *testing.T) {
 func TestReplaceJWKSetTakesAnySuccess(t *testing.T) {
 	for _, a := range []answer{
 		{status: 200, body: "<html>"}, {status: 200, body: strings.Repeat(" ", maxBodyBytes+1)},
-		{status: 201}, {status: 202}, {status: 204},
+		{status: 201}, {status: 202}, {status: 204}, {status: 299},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(a.status)
@@ -262,7 +262,7 @@ func TestPlatformRefusals(t *testing.T) {
 		kind  Kind
 		words string
 	}{
-		301: {Refused, "not followed"}, 307: {Refused, "not followed"},
+		300: {Refused, "not followed"}, 301: {Refused, "not followed"}, 307: {Refused, "not followed"},
 		400: {Refused, "kid twice"}, 401: {Refused, "platform_role"}, 403: {Refused, "platform_role"}, 404: {Refused, "client_id"},
 		405: {Refused, "no Platform API"}, 407: {Refused, "proxy"},
 		409: {Refused, "kid twice"}, 422: {Refused, "kid twice"},

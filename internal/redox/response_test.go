@@ -68,12 +68,16 @@ func TestParseTokenResponse(t *testing.T) {
 		{"token with a space", `{"access_token":"a b"}`, bad("visible ASCII")},
 		{"token with a line break", `{"access_token":"a\nb"}`, bad("visible ASCII")},
 		{"token not ASCII", `{"access_token":"ä"}`, bad("visible ASCII")},
+		{"token of the first and the last characters that are taken", `{"access_token":"!~"}`, want{"!~", "", 300 * time.Second, ""}},
 		{"token as long as may be", `{"access_token":"` + strings.Repeat("a", 16384) + `"}`, want{strings.Repeat("a", 16384), "", 300 * time.Second, ""}},
 		{"token too long", `{"access_token":"` + strings.Repeat("a", 16385) + `"}`, bad("visible ASCII")},
 
 		{"scope absent", `{"access_token":"a"}`, want{"a", "", 300 * time.Second, ""}},
 		{"scope a list", `{"access_token":"a","scope":["x"]}`, want{"a", "", 300 * time.Second, ""}},
 		{"scope to be cleaned", `{"access_token":"a","scope":" x\n\"y\\\u202e system/ExplanationOfBenefit.readwrite "}`, want{"a", "xy system/ExplanationOfBenefit.readwrite", 300 * time.Second, ""}},
+		{"scope of the first and the last characters that are taken", `{"access_token":"a","scope":"! ~\u007f"}`, want{"a", "! ~", 300 * time.Second, ""}},
+		{"scope with the token in it", `{"access_token":"0123456789abcdef","scope":"a 0123456789abcdef"}`, want{"0123456789abcdef", "", 300 * time.Second, ""}},
+		{"scope with a token that may be a word", `{"access_token":"0123456789abcde","scope":"a 0123456789abcde"}`, want{"0123456789abcde", "a 0123456789abcde", 300 * time.Second, ""}},
 		{"scope too long", `{"access_token":"a","scope":"` + strings.Repeat("s", 5000) + `"}`, want{"a", strings.Repeat("s", 4096), 300 * time.Second, ""}},
 
 		{"an error", `{"error":"invalid_request"}`, bad("an error with the status of a success")},

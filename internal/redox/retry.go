@@ -36,10 +36,7 @@ func retryableStatus(status int) bool {
 // backoff is how long to wait after the given failed attempt (from 1): twice
 // as long each time, between half and one and a half of that.
 func backoff(attempt int) time.Duration {
-	d := maxBackoff
-	if attempt <= 10 {
-		d = min(maxBackoff, firstBackoff<<(attempt-1))
-	}
+	d := min(firstBackoff<<min(attempt-1, 10), maxBackoff)
 	return d/2 + rand.N(d)
 }
 

@@ -286,6 +286,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		{"seconds", "7", "", time.Hour, 7 * time.Second, 7 * time.Second},
 		{"no deadline", "7", "", 0, 7 * time.Second, 7 * time.Second},
 		{"date by Redox's clock", "Sun, 01 Mar 2026 12:00:09 GMT", "Sun, 01 Mar 2026 12:00:00 GMT", time.Hour, 9 * time.Second, 9 * time.Second},
+		{"as long as patience", "60", "", 0, time.Minute, time.Minute},
 		{"beyond the deadline", "20", "", 19 * time.Second, 0, 20 * time.Second},
 		{"beyond patience", "61", "", 0, 0, 61 * time.Second},
 		{"absurd", "99999999999999999999", "", time.Hour, 0, 24 * time.Hour},
@@ -407,6 +408,14 @@ func TestCancelled(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
+	t.Run("none", func(t *testing.T) {
+		tokenURL, _ := scripted(t, answer{200, nil, goodBody})
+		r := request(tokenURL)
+		r.Timeout = 0
+		if _, err := newTestClient(t, Options{}).RequestToken(t.Context(), r); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("of each attempt", func(t *testing.T) {
 		tokenURL, arrived := blocking(t)
 		r := request(tokenURL)

@@ -119,12 +119,7 @@ func Order(versions []Version, acceptance *Acceptance, user User) []int {
 		}
 	}
 	if standing := acceptance.standing(user); standing != nil {
-		if accepted := Get(versions, standing.Accepted); accepted != nil && accepted.Held() {
-			add(accepted)
-			for i := len(versions) - 1; i >= 0 && versions[i].Number > accepted.Number; i-- {
-				add(&versions[i])
-			}
-		}
+		add(Get(versions, standing.Accepted))
 	}
 	if len(order) == 0 {
 		add(Find(versions, Active))
@@ -190,10 +185,7 @@ func (a *Acceptance) Refused(user User, number int, answer string, now time.Time
 		copied := *trial
 		trial = &copied
 	}
-	pause := mostTrialPause
-	if trial.Tries < 4 {
-		pause = min(firstTrialPause<<trial.Tries, mostTrialPause)
-	}
+	pause := min(firstTrialPause<<min(trial.Tries, 4), mostTrialPause)
 	trial.Tries++
 	trial.LastTime, trial.NextTime, trial.Answer = now, now.Add(pause), answer
 	standing.Trial = trial

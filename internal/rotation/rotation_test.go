@@ -68,8 +68,10 @@ func TestTrialsBackOff(t *testing.T) {
 		a.Refused(alice, 2, "refused", now)
 		trial := a.standing(alice).Trial
 		pauses = append(pauses, trial.NextTime.Sub(now))
-		if due := a.Due(versions, trial.NextTime.Add(-1)); len(due) > 0 {
-			t.Fatalf("due before its time: %v", due)
+		for _, early := range []time.Time{now, trial.NextTime.Add(-1)} {
+			if due := a.Due(versions, early); len(due) > 0 {
+				t.Fatalf("due before its time: %v", due)
+			}
 		}
 		now = trial.NextTime
 	}
@@ -110,7 +112,8 @@ func TestMintedStoresOnlyWhatIsNew(t *testing.T) {
 		{"second mint", 2, time.Minute, false},
 		{"a retired version mints", 1, 2 * time.Minute, true},
 		{"and again soon", 1, 3 * time.Minute, false},
-		{"and an hour later", 1, 63 * time.Minute, true},
+		{"and a little less than an hour later", 1, 62*time.Minute - 1, false},
+		{"and an hour later", 1, 62 * time.Minute, true},
 		{"back to the active one", 2, 64 * time.Minute, true},
 	}
 	for _, step := range steps {
@@ -118,8 +121,11 @@ func TestMintedStoresOnlyWhatIsNew(t *testing.T) {
 			t.Errorf("%s: stores: %v", step.what, got)
 		}
 	}
-	if end := GraceEnd(&versions[0], a, time.Hour); !end.Equal(start.Add(63*time.Minute + time.Hour)) {
+	if end := GraceEnd(&versions[0], a, time.Hour); !end.Equal(start.Add(62*time.Minute + time.Hour)) {
 		t.Errorf("the grace period does not begin again with the last use: %v", end)
+	}
+	if a.Prune(versions, func(User) bool { return true }) || len(a.RetiredUse) != 1 {
+		t.Error("the use of a retired version is dropped, or nothing is said to have changed something")
 	}
 	if !a.Prune(versionsIn(Destroyed, Active), func(User) bool { return true }) || len(a.RetiredUse) > 0 {
 		t.Error("the use of a destroyed version is kept")
@@ -211,6 +217,25 @@ func TestCompromisedActiveVersionIsSucceeded(t *testing.T) {
 	versions, transitions, err := Compromise(versionsIn(Active, Pending), 1, start)
 	if err != nil || versions[0].State != Destroyed || !versions[0].Compromised || versions[1].State != Active || !versions[1].Forced {
 		t.Errorf("%+v %+v %v", versions, transitions, err)
+	}
+}
+
+// RetireAll takes what nobody needs, and nothing else.
+func TestRetireAll(t *testing.T) {
+	versions, transitions, err := RetireAll(versionsIn(Retired, Retired, Destroyed, Active, Pending), accepted(2, alice), start)
+	if err != nil || len(transitions) != 1 || transitions[0].Version != 1 {
+		t.Fatalf("%+v %v", transitions, err)
+	}
+	for i, want := range []State{Destroyed, Retired, Destroyed, Active, Pending} {
+		if versions[i].State != want {
+			t.Errorf("version %d is %s, not %s", i+1, versions[i].State, want)
+		}
+	}
+	if _, _, err := RetireAll(versionsIn(Retired, Active), accepted(1, alice), start); !errors.Is(err, ErrVersionInUse) {
+		t.Errorf("with one that somebody uses: %v", err)
+	}
+	if _, _, err := RetireAll(versionsIn(Destroyed, Active, Pending), &Acceptance{}, start); !errors.Is(err, ErrNotRetired) {
+		t.Errorf("with none: %v", err)
 	}
 }
 

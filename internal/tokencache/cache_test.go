@@ -159,6 +159,23 @@ func TestBetweenTwoMarginsAndOneIsServedAtOnceAndRefreshedBehind(t *testing.T) {
 	f.wantValue(f.get("a"), "a-2")
 }
 
+// Readers of a token that is to be renewed ahead of time do not hammer a server that fails.
+func TestAFailedRefreshIsNotRepeatedAtOnce(t *testing.T) {
+	f := newFixture(t)
+	f.get("a")
+	f.advance(lifetime - 2*margin)
+	f.breakWith(errBroken)
+	for range 3 {
+		f.wantValue(f.get("a"), "a-1")
+		f.Wait()
+	}
+	f.wantMints(2)
+	f.advance(leastPause)
+	f.get("a")
+	f.Wait()
+	f.wantMints(3)
+}
+
 func TestUnderTheMarginWaitsForTheMint(t *testing.T) {
 	f := newFixture(t)
 	f.get("a")
@@ -176,6 +193,18 @@ func TestShortLifetimesCapTheMargin(t *testing.T) {
 	f.wantMints(1)
 	f.advance(6 * time.Second)
 	f.wantValue(f.get("a"), "a-2")
+}
+
+// It is the whole life without the margin.
+func TestRotationPeriod(t *testing.T) {
+	for life, want := range map[time.Duration]int64{lifetime: 270, 20 * time.Second: 15, time.Second: 1} {
+		f := newFixture(t)
+		f.lifetime = life
+		served := f.get("a")
+		if got := served.RotationPeriod(); got != want {
+			t.Errorf("of a token that lives %s: %d, not %d", life, got, want)
+		}
+	}
 }
 
 func TestFailedMintServesWhatStillLives(t *testing.T) {
@@ -313,6 +342,26 @@ func TestAHangingMintDoesNotUseUpTheOldTokensLife(t *testing.T) {
 	})
 }
 
+// A token that ends at this very moment is worth nothing to wait less for: its reader waits for the next one.
+func TestATokenThatHasJustEndedIsNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.get("a")
+		f.advance(lifetime)
+		release := f.hold()
+		var got Served[string]
+		var err error
+		var reader sync.WaitGroup
+		reader.Go(func() { got, err = f.Get(context.Background(), "a") })
+		time.Sleep(10 * time.Second) // of the bubble's clock
+		release()
+		reader.Wait()
+		if err != nil || got.Value != "a-2" {
+			t.Errorf("got %q, %v", got.Value, err)
+		}
+	})
+}
+
 // TestAReadersOwnDeadlineServesWhatStillLives: Vault's max_request_duration may be shorter than a mint.
 func TestAReadersOwnDeadlineServesWhatStillLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -354,6 +403,13 @@ func TestNowReadsBothClocks(t *testing.T) {
 	})
 }
 
+func TestAnInstantMovesOnBothClocks(t *testing.T) {
+	now := Now()
+	if later := now.Add(time.Minute); now.Age(later) != time.Minute || later.Age(now) != -time.Minute {
+		t.Errorf("%+v is a minute after %+v", later, now)
+	}
+}
+
 func TestDropSupersedesTheMintInFlight(t *testing.T) {
 	drops := map[string]func(*fixture){
 		"Drop":     func(f *fixture) { f.Drop("a") },
@@ -373,12 +429,16 @@ func TestDropSupersedesTheMintInFlight(t *testing.T) {
 				f.mu.Lock()
 				f.gate = nil
 				f.mu.Unlock()
+				dropped := time.Now() // the clock of synctest
 				drop(f)
 				reader.Wait()
 				if err != nil || got.Value != "a-2" {
 					t.Fatalf("got %q, %v; want the second mint's", got.Value, err)
 				}
 				f.Wait()
+				if ran := time.Since(dropped); ran != 0 {
+					t.Errorf("the superseded mint ran on for %s", ran)
+				}
 				f.wantValue(f.get("a"), "a-2")
 			})
 		})
@@ -498,6 +558,23 @@ func TestFailuresAreRememberedLongerAndLonger(t *testing.T) {
 	f.wantMints(10) // success had made the pause short again
 }
 
+// After a minute without a failure the pauses begin anew, also when nobody has got a token since.
+func TestFailuresAreForgotten(t *testing.T) {
+	for since, want := range map[time.Duration]time.Duration{time.Minute - 1: 2 * time.Second, time.Minute: time.Second} {
+		f := newFixture(t)
+		f.breakWith(errBroken)
+		_, _ = f.Get(context.Background(), "a")
+		f.advance(since)
+		_, _ = f.Get(context.Background(), "a")
+		f.advance(want - 1)
+		_, _ = f.Get(context.Background(), "a")
+		f.wantMints(2)
+		f.advance(1)
+		_, _ = f.Get(context.Background(), "a")
+		f.wantMints(3)
+	}
+}
+
 func TestTheServersOwnPauseIsHonouredUpToTheCap(t *testing.T) {
 	f := newFixture(t)
 	f.least = 7 * time.Second
@@ -567,8 +644,9 @@ func TestPausesGrowOnAfterTheTokensEnd(t *testing.T) {
 
 func TestForgetFailureAndDropLetTheNextReaderMint(t *testing.T) {
 	for name, forget := range map[string]func(*fixture){
-		"ForgetFailure": func(f *fixture) { f.ForgetFailure("a") },
-		"Drop":          func(f *fixture) { f.Drop("a") },
+		"ForgetFailure":  func(f *fixture) { f.ForgetFailure("a") },
+		"ForgetFailures": func(f *fixture) { f.ForgetFailures() },
+		"Drop":           func(f *fixture) { f.Drop("a") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -637,6 +715,11 @@ func TestLiving(t *testing.T) {
 	f.advance(time.Minute)
 	f.get("b")
 	want(2, lifetime-time.Minute)
+	f.breakWith(errBroken)
+	for i := range 50 { // names that are known for their failure alone
+		_, _ = f.Get(context.Background(), fmt.Sprint("broken-", i))
+	}
+	want(2, lifetime-time.Minute)
 	f.advance(lifetime - time.Minute)
 	want(1, time.Minute)
 	f.advance(time.Minute)
@@ -664,6 +747,10 @@ func TestATokenThatExpiredOnItsWayIsAFailure(t *testing.T) {
 	if _, err := f.Get(context.Background(), "a"); !errors.Is(err, ErrExpired) {
 		t.Fatalf("error %v, want ErrExpired", err)
 	}
+	if _, err := f.Get(context.Background(), "a"); !errors.Is(err, ErrExpired) {
+		t.Fatalf("error %v, want ErrExpired", err)
+	}
+	f.wantMints(1) // it is paused after, as after any other failure
 }
 
 func TestCloseEndsMintsAndRefusesNewOnes(t *testing.T) {
@@ -679,6 +766,47 @@ func TestCloseEndsMintsAndRefusesNewOnes(t *testing.T) {
 		f.Wait()
 		if !errors.Is(err, ErrClosed) {
 			t.Fatalf("error %v, want ErrClosed", err)
+		}
+	})
+}
+
+// Close holds nothing back: not the tokens in memory, and not the readers of a mint that does not heed its context.
+func TestCloseForgetsTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.get("held")
+		ended := make(chan struct{})
+		f.options.Mint = func(context.Context, string) (Minted[string], error) {
+			<-ended
+			return Minted[string]{}, errBroken
+		}
+		var waiting error
+		var reader sync.WaitGroup
+		reader.Go(func() { _, waiting = f.Get(context.Background(), "waiting") })
+		synctest.Wait()
+		f.Close()
+		reader.Wait()
+		if _, err := f.Get(context.Background(), "held"); !errors.Is(waiting, ErrClosed) || !errors.Is(err, ErrClosed) {
+			t.Errorf("a closed cache answers %v to who waited, and %v to who had a token", waiting, err)
+		}
+		close(ended)
+	})
+}
+
+// A mint that ends in the middle of Close, which cancels it before it takes it away, tells its readers why.
+func TestAMintThatEndsWhileTheCacheIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.hold()
+		var err error
+		var reader sync.WaitGroup
+		reader.Go(func() { _, err = f.Get(context.Background(), "a") })
+		synctest.Wait()
+		f.cancel() // the first half of Close
+		reader.Wait()
+		f.Wait()
+		if !errors.Is(err, ErrClosed) || len(f.ended) > 0 {
+			t.Errorf("error %v, want ErrClosed; told of %q", err, f.ended)
 		}
 	})
 }
