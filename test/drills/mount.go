@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strconv"
+	"strings"
 	"time"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
@@ -64,6 +66,22 @@ func (m *mount) mintNow(d *report) time.Time {
 	d.must2(m.vault.must("POST", m.token(0), nil))
 	arrivals := m.redox.since(time.Time{})
 	return arrivals[len(arrivals)-1].at
+}
+
+// failedMints gives how many mints have failed since the plugin's process was started, by the engine's own metrics.
+func (m *mount) failedMints(d *report) int {
+	text := string(d.must2(m.vault.must("GET", m.path+"/metrics", nil)).raw)
+	all := 0
+	for line := range strings.Lines(text) {
+		name, count, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !strings.HasPrefix(name, "redox_mints_total{") || !strings.Contains(name, `result="failure"`) {
+			continue
+		}
+		number, err := strconv.Atoi(count)
+		d.must(err)
+		all += number
+	}
+	return all
 }
 
 // check asks the engine what it sees at Redox.

@@ -76,12 +76,15 @@ func (o outage) pastExpiry(d *report) {
 	d.saw("%s", during)
 	requests := len(m.redox.since(asked)) - len(m.redox.since(back))
 	// A role is tried from half the token's life on, by refresh ahead.
-	allowed := mostTries(o.length-outageLifetime/2+time.Second) * (1 + defaultRetries)
+	tries := mostTries(o.length - outageLifetime/2 + time.Second)
+	allowed := tries * (1 + defaultRetries)
 	d.atRedox("%d token requests during it", requests)
 	d.checkEnd(during, began.Add(outageLifetime))
 	d.check(during.only(o.status), "errors had status %d and no other", o.status)
 	d.check(strings.Contains(during.mostly(), o.says), "they said: %s", hideAddress(during.mostly(), m))
 	d.check(requests <= allowed, "Redox got %d requests, at most %d are allowed by the pauses after failures", requests, allowed)
+	failed := m.failedMints(d) // also those of which Redox got no request
+	d.check(failed <= tries, "%d mints failed, at most %d are allowed by the pauses", failed, tries)
 	d.check(took <= longestPause+slack, "tokens came again %s after Redox was back", short(took))
 	d.check(all.refused == 0, "%d tokens were handed out that Redox did not take", all.refused)
 }
@@ -126,17 +129,19 @@ func shortOutage(d *report) {
 
 // checkedBack is an outage after which somebody asks for a check.
 func checkedBack(d *report) {
+	// Not before the fifth try has failed: the pause after that, 16 s, would go on for more than slack.
+	const length = 25 * time.Second
 	m := newMount(d, d.in.servers[0], mountOptions{lifetime: outageLifetime})
 	r := read(d, m)
 	m.mintNow(d)
 	m.redox.down()
-	time.Sleep(20 * time.Second)
+	time.Sleep(length)
 	d.must(m.redox.up())
 	back := time.Now()
 	check := m.check(d)
 	took, err := r.awaitToken(back)
 	d.must(err)
-	d.do("a token of %s; nobody listens at Redox's address for 20s; once it is back, a write to check", outageLifetime)
+	d.do("a token of %s; nobody listens at Redox's address for %s; once it is back, a write to check", outageLifetime, length)
 	d.saw("%s", r.sinceStart())
 	d.atRedox("%d token requests after it was back", len(m.redox.since(back)))
 	d.check(check["ok"] == true, "the check says ok %v", check["ok"])
@@ -216,8 +221,12 @@ func bursts(faults ...sandbox.Faults) func(*report) {
 		r := read(d, m)
 		began := time.Now()
 		kinds := []string{}
+		failures := 0 // of mints: the engine does not try again at once after a 500
 		for _, f := range faults {
 			f.Count = 2
+			if f.Status == http.StatusInternalServerError {
+				failures += f.Count
+			}
 			issued := m.redox.Counters().Token.Issued
 			if f.ResetMidBody {
 				issued += f.Count // Redox has issued what does not arrive
@@ -241,6 +250,9 @@ func bursts(faults ...sandbox.Faults) func(*report) {
 		c := m.redox.Counters().Token
 		d.atRedox("%d token requests in %s", len(m.redox.since(began)), short(time.Since(began)))
 		d.check(c.Requests > 2*len(faults), "all bursts were met")
+		failed := m.failedMints(d)
+		d.check(failed == failures, "%d mints failed: those of the %d answers 500, after all others the engine tries again at once",
+			failed, failures)
 		d.check(s.failed() == 0, "%d readers got an error", s.failed())
 		d.check(s.without == 0, "%s without a valid token", short(s.without))
 		d.check(s.refused == 0, "%d tokens were handed out that Redox did not take", s.refused)

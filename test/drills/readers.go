@@ -153,7 +153,7 @@ func (r *readers) once(ctx context.Context, address string) (got reading) {
 	got.warned = slices.ContainsFunc(answer.Warnings, func(warning string) bool {
 		return strings.HasPrefix(warning, "This token ends in")
 	})
-	if got.token != "" && !r.redox.IsLive(got.token) {
+	if got.status == http.StatusOK && !r.redox.IsLive(got.token) {
 		// It may have ended on its way, but not have been over before it was asked for. expire_time has whole seconds.
 		end := answer.Data.ExpireTime
 		got.refused = end.After(time.Now()) || end.Add(time.Second).Before(got.sent)

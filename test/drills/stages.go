@@ -58,6 +58,7 @@ var stages = []stage{
 			func(_ *report, m *mount) error { return m.showForeign() },
 			http.StatusBadRequest, "not issued by an authority").pastExpiry},
 		{"clock-plus-60s", "Redox's clock is a minute ahead of Vault's", clock(time.Minute, true)},
+		{"clock-minus-30s", "Redox's clock is half a minute behind Vault's", clock(-30*time.Second, true)},
 		{"clock-minus-60s", "Redox's clock is a minute behind Vault's", clock(-time.Minute, false)},
 		{"clock-plus-10m", "Redox's clock is ten minutes ahead of Vault's", clock(10*time.Minute, false)},
 		{"clock-minus-10m", "Redox's clock is ten minutes behind Vault's", clock(-10*time.Minute, false)},
