@@ -102,7 +102,7 @@ func (x *exampleFolder) start(program, config string) (stop func()) {
 	x.t.Helper()
 	command := exec.Command(vaultBinary, program, "-config="+config, "-log-level=debug")
 	command.Dir, command.Env = x.directory, environment(x.directory)
-	return startProcess(x.t, "vault "+program+" with "+config, command).stop
+	return startProcess(x.t, "vault "+program+" with "+config, command).Stop
 }
 
 // reads counts the requests for a path that have reached Vault.

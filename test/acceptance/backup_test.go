@@ -102,7 +102,7 @@ func TestBackupDocumentation(t *testing.T) {
 	if err := e.redox.SetJWK("client-1", json.RawMessage(fmt.Sprint(leaked["public_jwk"]))); err != nil {
 		t.Fatal(err)
 	}
-	node.stop() // so that the clone can't reach it: there is no firewall here
+	node.Stop() // so that the clone can't reach it: there is no firewall here
 	c := &engine{person: clone.operator(), path: "redox", redox: e.redox}
 	commands := page.take("Clones")
 	c.bash(directory, commands[0])

@@ -4,16 +4,15 @@
 package acceptance
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // TestCatalog looks at all places where Vault shows a plugin's version, and compares each with what the binary says itself.
@@ -127,10 +126,9 @@ func (e *engine) decode(into any, arguments ...string) {
 
 func checksum(t testing.TB, file string) string {
 	t.Helper()
-	content, err := os.ReadFile(file)
+	sum, err := testvault.Checksum(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256(content)
-	return hex.EncodeToString(sum[:])
+	return sum
 }

@@ -311,7 +311,7 @@ func (h *hostileEngine) hostileTo(operation, method, path string, fields []strin
 func (h *hostileEngine) searchLogs() {
 	h.t.Helper()
 	for file, signs := range map[string][]string{
-		h.vault.logFile():   {plantedEnd, "panic:", "runtime error", "goroutine "},
+		h.vault.LogFile():   {plantedEnd, "panic:", "runtime error", "goroutine "},
 		h.vault.auditFile(): {plantedEnd},
 	} {
 		text, err := os.ReadFile(file)

@@ -143,7 +143,7 @@ func TestPrivateKeyAsFieldName(t *testing.T) {
 	if !strings.Contains(answer, "field=value") {
 		t.Errorf("the way out is not shown: %s", answer)
 	}
-	log, err := os.ReadFile(e.vault.logFile())
+	log, err := os.ReadFile(e.vault.LogFile())
 	if err != nil {
 		t.Fatal(err)
 	}

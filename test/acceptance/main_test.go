@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // What all tests share.
@@ -41,7 +42,7 @@ func runTests(m *testing.M) int {
 	if err := prepare(directory); err != nil {
 		return complain(err)
 	}
-	defer shared.stop()
+	defer shared.Stop()
 	// Parallel tests mostly wait for tokens to end: more of them than there are processors run at once.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil {
@@ -74,11 +75,10 @@ func prepare(directory string) error {
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the plugin failed: %w\n%s", err, text)
 	}
-	version, err := exec.Command(pluginFile, "-version").Output()
-	if err != nil {
-		return fmt.Errorf("the plugin does not tell its version: %w", err)
+	var err error
+	if pluginVersion, err = testvault.PluginVersion(pluginFile); err != nil {
+		return err
 	}
-	pluginVersion = strings.TrimSpace(string(version))
 
 	home := filepath.Join(directory, "vault")
 	if err := os.MkdirAll(home, 0o700); err != nil {

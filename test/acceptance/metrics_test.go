@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // prometheusTool gives the path of a program of Prometheus.
@@ -68,7 +69,7 @@ func startPrometheus(e *engine) *prometheus {
 		e.bash(home, replacer.Replace(block))
 	}
 
-	port, err := freePort()
+	port, err := testvault.FreePort()
 	if err != nil {
 		e.t.Fatal(err)
 	}

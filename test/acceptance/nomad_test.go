@@ -184,5 +184,5 @@ func (x *exampleFolder) startConsulTemplate(reader person) (stop func()) {
 	command := exec.Command(binary, "-config=config.hcl", "-log-level=debug")
 	command.Dir = x.directory
 	command.Env = environment(x.directory, "VAULT_ADDR="+x.vault.address, "VAULT_TOKEN="+reader.token)
-	return startProcess(x.t, "consul-template", command).stop
+	return startProcess(x.t, "consul-template", command).Stop
 }

@@ -128,7 +128,7 @@ func (o *operations) upgrade() {
 // crash kills the process of the plugin.
 func (o *operations) crash() {
 	before := o.accessToken("token/team-a")
-	pids, err := exec.Command("pgrep", "-P", strconv.Itoa(o.node.command.Process.Pid)).Output()
+	pids, err := exec.Command("pgrep", "-P", strconv.Itoa(o.node.PID())).Output()
 	fields := strings.Fields(string(pids))
 	if err != nil || len(fields) == 0 {
 		o.t.Fatalf("the plugin's process is not found: %v", err)
@@ -151,7 +151,7 @@ func (o *operations) crash() {
 
 func (o *operations) logged(text string) bool {
 	o.t.Helper()
-	log, err := os.ReadFile(o.node.logFile())
+	log, err := os.ReadFile(o.node.LogFile())
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func (o *operations) logLevel() {
 	mints := func() int {
 		o.t.Helper()
 		o.must("write", "-f", "redox/check") // the log has what came before, once this is answered
-		log, err := os.ReadFile(o.node.logFile())
+		log, err := os.ReadFile(o.node.LogFile())
 		if err != nil {
 			o.t.Fatal(err)
 		}
@@ -277,7 +277,7 @@ func (o *operations) readers() {
 		o.t.Fatal(err)
 	}
 	output.record("the audit log of node one", string(log))
-	o.bash(o.directory, "rm audit.log && kill -HUP "+strconv.Itoa(o.node.command.Process.Pid)) // the device begins a new file
+	o.bash(o.directory, "rm audit.log && kill -HUP "+strconv.Itoa(o.node.PID())) // the device begins a new file
 	o.works("with the audit device enabled again")
 }
 

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // listening is a Vault Agent or Proxy that serves programs of its machine.
@@ -28,7 +30,7 @@ type listening struct {
 // startListening runs the example in which "agent" or "proxy" serves programs.
 func startListening(e *engine, example, role string, leased bool) *listening {
 	e.t.Helper()
-	port, err := freePort()
+	port, err := testvault.FreePort()
 	if err != nil {
 		e.t.Fatal(err)
 	}

@@ -7,56 +7,35 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // raftNode is a Vault server with storage on disk, alone or in a cluster.
 type raftNode struct {
 	*vaultServer
-	t      testing.TB
-	config string
+	t    testing.TB
+	name string
 }
 
 // newRaftNode starts a node that is not initialized yet. Its log becomes part of what is searched for secrets.
 func newRaftNode(t testing.TB, name string) *raftNode {
 	t.Helper()
-	directory := t.TempDir()
-	data := filepath.Join(directory, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	n := &raftNode{t: t, vaultServer: &vaultServer{directory: directory}, config: fmt.Sprintf(`
-plugin_directory = %q
-raw_storage_endpoint = true
-disable_mlock = true
-api_addr = "http://127.0.0.1:PORT"
-cluster_addr = "http://127.0.0.1:CLUSTER_PORT"
-storage "raft" {
-  path = %q
-  node_id = %q
-  performance_multiplier = 1
-}
-listener "tcp" {
-  address = "127.0.0.1:PORT"
-  cluster_address = "127.0.0.1:CLUSTER_PORT"
-  tls_disable = true
-}
-`, filepath.Dir(pluginFile), data, name)}
+	n := &raftNode{t: t, vaultServer: &vaultServer{directory: t.TempDir()}, name: name}
 	n.restart()
 	n.stopAtEnd(t, "node "+name)
 	return n
 }
 
-// restart starts the node's process.
+// restart starts the node's process, at an address of its own each time.
 func (n *raftNode) restart() {
 	n.t.Helper()
-	if err := n.start(n.config); err != nil {
+	if err := n.start(testvault.Options{Plugins: filepath.Dir(pluginFile), Node: n.name, Config: rawStorage}); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -126,7 +105,7 @@ func TestRestart(t *testing.T) {
 	lease := e.secret("read", "redox/token/counted").LeaseID
 	before := e.must("read", "redox/keys/main")
 
-	node.stop()
+	node.Stop()
 	node.restart()
 	node.unseal(key)
 	if after := e.must("read", "redox/keys/main"); after != before {
@@ -162,7 +141,7 @@ func TestRotationGoesOnAfterALeaderChange(t *testing.T) {
 	old := e.data("read", "redox/keys/main")
 	e.accessToken("token")
 	pending := e.data("write", "-f", "redox/keys/main/rotate")
-	first.kill()
+	first.Kill()
 
 	leader := awaitLeader(t, nodes[1:])
 	e.person = leader.operator()
@@ -194,12 +173,7 @@ func awaitLeader(t testing.TB, nodes []*raftNode) (leader *raftNode) {
 	t.Helper()
 	await(t, "a new leader", func() bool {
 		for _, node := range nodes {
-			response, err := http.Get(node.address + "/v1/sys/health")
-			if err != nil {
-				continue
-			}
-			response.Body.Close()
-			if response.StatusCode == http.StatusOK { // a standby answers 429
+			if node.Active() {
 				leader = node
 				return true
 			}

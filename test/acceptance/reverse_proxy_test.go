@@ -28,6 +28,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // reverseProxy is nginx with the example's configuration. Between it and Vault is a server that does TLS, as the example
@@ -141,7 +143,7 @@ func (p *reverseProxy) startNginx(directory string, e *engine, vault string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	port, err := freePort()
+	port, err := testvault.FreePort()
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -4,8 +4,6 @@
 package acceptance
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -13,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,37 +19,12 @@ import (
 // These tests look into the plugin's process where the operating system shows it as files. A core dump is out of their
 // scope: it has everything that is in memory (docs/security.md).
 
-// registerWith puts a build of the plugin into the catalog in its place, with an environment of its own.
-func (s *vaultServer) registerWith(t testing.TB, file string, environment ...string) {
-	t.Helper()
-	sum := sha256.Sum256([]byte(readFile(t, filepath.Join(filepath.Dir(pluginFile), file))))
-	arguments := []string{
-		"plugin", "register", "-sha256=" + hex.EncodeToString(sum[:]), "-version=" + pluginVersion, "-command=" + file,
-	}
-	for _, variable := range environment {
-		arguments = append(arguments, "-env="+variable)
-	}
-	person{t, s, rootToken}.must(append(arguments, "secret", pluginName)...)
-}
-
 // pluginProcesses gives the processes of the plugin that a server has started.
-func (s *vaultServer) pluginProcesses(t testing.TB) (found []int) {
+func (s *vaultServer) pluginProcesses(t testing.TB) []int {
 	t.Helper()
-	processes, err := filepath.Glob("/proc/[0-9]*")
+	found, err := s.Children(pluginName)
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, process := range processes {
-		// Processes come and go meanwhile.
-		executable, _ := os.Readlink(process + "/exe")
-		status, _ := os.ReadFile(process + "/status")
-		if executable == pluginFile && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", s.command.Process.Pid)) {
-			pid, err := strconv.Atoi(filepath.Base(process))
-			if err != nil {
-				t.Fatal(err)
-			}
-			found = append(found, pid)
-		}
 	}
 	return found
 }
@@ -67,7 +39,9 @@ func TestSecrecyOfTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(temporary) })
-	s.registerWith(t, pluginName, "TMPDIR="+temporary, "HOME="+temporary)
+	if err := s.registerWith(pluginName, "TMPDIR="+temporary, "HOME="+temporary); err != nil {
+		t.Fatal(err)
+	}
 	e := mountOn(t, s)
 	token := e.accessToken("token")
 	e.must("write", e.at("keys/rsa"), "rsa_bits=2048")
@@ -123,12 +97,12 @@ func TestSecrecyOfTheProcess(t *testing.T) {
 	for _, part := range []string{"SIGQUIT: quit", "goroutine ", "main.(*backend).mint", "internal/redox.(*Client).RequestToken"} {
 		s.awaitLogged(t, part, 1)
 	}
-	log := readFile(t, s.logFile())
+	log := readFile(t, s.LogFile())
 	wantClean(t, "the log with the dump", log)
 	if found := output.scanner.Scan([]byte(log + fmt.Sprint(token))); len(found) == 0 {
 		t.Error("a token in the dump would not be found")
 	}
-	s.stop()
+	s.Stop()
 	wantOnlySockets(t, temporary)
 }
 
@@ -178,7 +152,9 @@ func TestSecrecyOfACrash(t *testing.T) {
 	}
 
 	s := newOwnServer(t)
-	s.registerWith(t, file)
+	if err := s.registerWith(file); err != nil {
+		t.Fatal(err)
+	}
 	e := mountOn(t, s)
 	e.must("write", e.at("keys/rsa"), "rsa_bits=2048")
 	e.must("write", e.at("roles/crash"), "client_id=crash", "key=rsa")
@@ -196,7 +172,7 @@ func TestSecrecyOfACrash(t *testing.T) {
 	}
 	s.awaitLogged(t, "on purpose: ", 2)
 	s.awaitLogged(t, "main.(*privateKey).sign", 2)
-	log := readFile(t, s.logFile())
+	log := readFile(t, s.LogFile())
 	wantClean(t, "the log with the panics", log)
 	for _, algorithm := range []string{"RS384", "ES384"} {
 		const shown = "on purpose: [private key] [private key] [private key] [sealed private key] {algorithm:"
@@ -210,6 +186,6 @@ func TestSecrecyOfACrash(t *testing.T) {
 func (s *vaultServer) awaitLogged(t testing.TB, text string, times int) {
 	t.Helper()
 	await(t, fmt.Sprintf("%q in the server's log", text), func() bool {
-		return strings.Count(readFile(t, s.logFile()), text) >= times
+		return strings.Count(readFile(t, s.LogFile()), text) >= times
 	})
 }

@@ -258,7 +258,7 @@ func TestSecrecyOfAnswers(t *testing.T) {
 	if _, help := e.http(http.MethodGet, e.at("keys/main")+"?help=1", ""); !strings.Contains(help, "algorithm") {
 		t.Errorf("the help is %s", help)
 	}
-	log, err := os.ReadFile(e.vault.logFile())
+	log, err := os.ReadFile(e.vault.LogFile())
 	if err != nil {
 		t.Fatal(err)
 	}

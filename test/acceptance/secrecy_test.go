@@ -89,7 +89,7 @@ func searchEverything(s *vaultServer) error {
 			findings = append(findings, fmt.Sprintf("%s holds %s", name, found))
 		}
 	}
-	for _, file := range []string{s.logFile(), s.auditFile()} {
+	for _, file := range []string{s.LogFile(), s.auditFile()} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return err
@@ -282,7 +282,7 @@ func TestSearchFindsWhatItIsFor(t *testing.T) {
 	e := newReadyEngine(t)
 	key, text := newPKCS8(t, "RS384")
 	addKey(t, "planted", key)
-	log, err := os.ReadFile(e.vault.logFile())
+	log, err := os.ReadFile(e.vault.LogFile())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func TestTroubleshootingWordsOfVault(t *testing.T) {
 
 	// A plugin process that ends is started again with the next request.
 	endPlugin := func() {
-		log, err := os.ReadFile(s.logFile())
+		log, err := os.ReadFile(s.LogFile())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +88,7 @@ func TestTroubleshootingWordsOfVault(t *testing.T) {
 			t.Fatal(err)
 		}
 		await(t, "Vault to notice that the plugin process has ended", func() bool {
-			log, err := os.ReadFile(s.logFile())
+			log, err := os.ReadFile(s.LogFile())
 			return err == nil && strings.Count(string(log), "plugin process exited") > exits
 		})
 	}
@@ -102,7 +102,7 @@ func TestTroubleshootingWordsOfVault(t *testing.T) {
 	root.must("operator", "seal")
 	root.refused(http.StatusServiceUnavailable, "read", "redox/token")
 	try(root, "read", "redox/token")
-	log, err := os.ReadFile(s.logFile())
+	log, err := os.ReadFile(s.LogFile())
 	if err != nil {
 		t.Fatal(err)
 	}

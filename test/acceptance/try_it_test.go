@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // TestTryIt runs docs/try-it.md as it is printed, in a Vault that knows nothing of the plugin, and counts its commands.
@@ -34,12 +36,12 @@ func TestTryIt(t *testing.T) {
 	if err := os.Mkdir(plugins, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	server := &vaultServer{directory: directory, dev: true, rootToken: rootToken}
-	if err := server.start(fmt.Sprintf("plugin_directory = %q\n", plugins)); err != nil {
+	server := &vaultServer{directory: directory, rootToken: rootToken}
+	if err := server.start(testvault.Options{Plugins: plugins, RootToken: rootToken}); err != nil {
 		t.Fatal(err)
 	}
 	server.stopAtEnd(t, "the server of "+t.Name())
-	port, err := freePort()
+	port, err := testvault.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +60,7 @@ func TestTryIt(t *testing.T) {
 
 	command := exec.Command("bash", "-c", replacer.Replace(blocks[1]))
 	command.Dir = "../.."
-	t.Cleanup(startProcess(t, "the local Redox", command).kill) // go run, and what it runs
+	startProcess(t, "the local Redox", command)
 	await(t, "the local Redox to listen", func() bool {
 		connection, err := net.DialTimeout("tcp", address, time.Second)
 		if err != nil {

@@ -4,8 +4,6 @@
 package acceptance
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
 	"os"
 	"os/exec"
@@ -34,12 +32,7 @@ func TestUpgrade(t *testing.T) {
 	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the plugin failed: %v\n%s", err, text)
 	}
-	binary, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(binary)
-	e.must("plugin", "register", "-sha256="+hex.EncodeToString(sum[:]), "-version="+next, "-command="+pluginName+"-"+next,
+	e.must("plugin", "register", "-sha256="+checksum(t, file), "-version="+next, "-command="+pluginName+"-"+next,
 		"secret", pluginName)
 	for _, version := range []string{next, pluginVersion} {
 		e.must("secrets", "tune", "-plugin-version="+version, e.path)

@@ -6,13 +6,9 @@ package acceptance
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,121 +17,53 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 const (
 	pluginName = "vault-plugin-secrets-redox"
 	rootToken  = "acceptance-root"
-	// startTimeout bounds how long a Vault server may take to answer, on a slow machine.
+	// startTimeout bounds how long a server may take to do its work, on a slow machine.
 	startTimeout = time.Minute
 )
 
 // vaultServer is a Vault server process. Its log is kept at trace level.
 type vaultServer struct {
-	process
+	*testvault.Server
 	address   string // http://127.0.0.1:port
 	directory string
-	dev       bool
 	rootToken string
 }
 
 // directories of one server.
-func (s *vaultServer) logFile() string      { return filepath.Join(s.directory, "vault.log") }
 func (s *vaultServer) auditFile() string    { return filepath.Join(s.directory, "audit.log") }
 func (s *vaultServer) rawAuditFile() string { return filepath.Join(s.directory, "audit-raw.log") }
 
-// startDevServer starts Vault in dev mode, with everything in memory and unsealed. sys/raw is there so that the search
-// for secrets learns the private keys that were made inside.
+// rawStorage configures sys/raw, so that the search for secrets learns the private keys that were made inside.
+const rawStorage = "raw_storage_endpoint = true\n"
+
+// startDevServer starts Vault in dev mode, with everything in memory and unsealed.
 func startDevServer(directory string) (*vaultServer, error) {
-	s := &vaultServer{directory: directory, dev: true, rootToken: rootToken}
-	config := fmt.Sprintf("plugin_directory = %q\nraw_storage_endpoint = true\n", filepath.Dir(pluginFile))
-	return s, s.start(config)
+	s := &vaultServer{directory: directory, rootToken: rootToken}
+	return s, s.start(testvault.Options{Plugins: filepath.Dir(pluginFile), RootToken: rootToken, Config: rawStorage})
 }
 
-// start runs the server with a configuration. The port is chosen here, so that it can go into the configuration as
-// PORT and CLUSTER_PORT; when another process took it meanwhile, the next one is tried.
-func (s *vaultServer) start(config string) error {
-	var err error
-	for range 5 {
-		if err = s.tryStart(config); !errors.Is(err, errPortTaken) {
-			return err
-		}
+// start runs the server.
+func (s *vaultServer) start(options testvault.Options) (err error) {
+	options.Binary, options.Directory, options.LogLevel = vaultBinary, s.directory, "trace"
+	if s.Server, err = testvault.Start(context.Background(), options); err == nil {
+		s.address = s.Address
 	}
 	return err
-}
-
-var errPortTaken = errors.New("the port was taken by another process")
-
-func (s *vaultServer) tryStart(config string) error {
-	port, err := freePort()
-	if err != nil {
-		return err
-	}
-	clusterPort, err := freePort()
-	if err != nil {
-		return err
-	}
-	listen := fmt.Sprintf("127.0.0.1:%d", port)
-	s.address = "http://" + listen
-	config = strings.NewReplacer("CLUSTER_PORT", fmt.Sprint(clusterPort), "PORT", fmt.Sprint(port)).Replace(config)
-	configFile := filepath.Join(s.directory, "config.hcl")
-	if err := os.WriteFile(configFile, []byte(config), 0o600); err != nil {
-		return err
-	}
-	arguments := []string{"server", "-config=" + configFile, "-log-level=trace"}
-	if s.dev {
-		arguments = append(arguments, "-dev", "-dev-no-store-token", "-dev-root-token-id="+rootToken, "-dev-listen-address="+listen)
-	}
-	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	s.command = exec.Command(vaultBinary, arguments...)
-	s.command.Env = environment(s.directory)
-	s.command.Stdout, s.command.Stderr = log, log
-	if err := s.begin(); err != nil {
-		return err
-	}
-	if err := s.awaitAnswer(); err != nil {
-		s.stop()
-		text, _ := os.ReadFile(s.logFile())
-		if bytes.Contains(text, []byte("address already in use")) {
-			return errPortTaken
-		}
-		return fmt.Errorf("%w; the end of its log:\n%s", err, text[max(0, len(text)-4000):])
-	}
-	return nil
 }
 
 // stopAtEnd stops the server when the test ends. Its log becomes part of what is searched for secrets.
 func (s *vaultServer) stopAtEnd(t testing.TB, name string) {
 	t.Cleanup(func() {
-		s.stop()
-		output.record("the log of "+name, readFile(t, s.logFile()))
+		s.Stop()
+		output.record("the log of "+name, readFile(t, s.LogFile()))
 	})
-}
-
-// awaitAnswer waits until the server answers about its health, whatever it answers.
-func (s *vaultServer) awaitAnswer() error {
-	deadline := time.After(startTimeout)
-	for {
-		response, err := http.Get(s.address + "/v1/sys/health")
-		if err == nil {
-			response.Body.Close()
-			// A dev server answers before it is unsealed; another one stays sealed until it is told otherwise.
-			if response.StatusCode == http.StatusOK || !s.dev {
-				return nil
-			}
-		}
-		select {
-		case <-s.ended:
-			return errors.New("the Vault server ended at once")
-		case <-deadline:
-			return fmt.Errorf("the Vault server did not answer within %s", startTimeout)
-		case <-time.After(50 * time.Millisecond): // there is no event to wait for
-		}
-	}
 }
 
 // awaitActive waits until an unsealed server has taken up its work, which it does soon after.
@@ -155,15 +83,19 @@ func (s *vaultServer) awaitActive(token string) error {
 }
 
 // registerPlugin puts the plugin into the catalog as an operator does: by checksum and version.
-func (s *vaultServer) registerPlugin() error {
-	binary, err := os.ReadFile(pluginFile)
+func (s *vaultServer) registerPlugin() error { return s.registerWith(pluginName) }
+
+// registerWith puts a build of the plugin into the catalog in its place, with an environment of its own.
+func (s *vaultServer) registerWith(file string, environment ...string) error {
+	sum, err := testvault.Checksum(filepath.Join(filepath.Dir(pluginFile), file))
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(binary)
-	r := s.run(s.rootToken, "", "plugin", "register", "-sha256="+hex.EncodeToString(sum[:]), "-version="+pluginVersion,
-		"secret", pluginName)
-	if r.code != 0 {
+	arguments := []string{"plugin", "register", "-sha256=" + sum, "-version=" + pluginVersion, "-command=" + file}
+	for _, variable := range environment {
+		arguments = append(arguments, "-env="+variable)
+	}
+	if r := s.run(s.rootToken, "", append(arguments, "secret", pluginName)...); r.code != 0 {
 		return fmt.Errorf("vault plugin register failed: %s", r.stderr)
 	}
 	return nil
@@ -172,15 +104,6 @@ func (s *vaultServer) registerPlugin() error {
 // environment is what commands run with: nothing of the user's own Vault settings.
 func environment(home string, more ...string) []string {
 	return append([]string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "NO_COLOR=1", "VAULT_CLI_NO_COLOR=1"}, more...)
-}
-
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
 // result is what a command printed, and its exit status.

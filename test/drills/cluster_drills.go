@@ -17,8 +17,8 @@ import (
 // awaitVoters waits until all nodes of a cluster have a vote: before, it does not survive the loss of one.
 func awaitVoters(nodes []*server) error {
 	return await("all nodes to have a vote", func() bool {
-		a, err := nodes[0].do(context.Background(), "GET", "sys/storage/raft/configuration", nil)
-		return err == nil && strings.Count(string(a.raw), `"voter":true`) == len(nodes)
+		a, err := nodes[0].Do(context.Background(), "GET", "sys/storage/raft/configuration", nil)
+		return err == nil && strings.Count(string(a.Body), `"voter":true`) == len(nodes)
 	})
 }
 
@@ -26,12 +26,7 @@ func awaitVoters(nodes []*server) error {
 func leaderOf(nodes ...*server) (leader *server, err error) {
 	err = await("a leader", func() bool {
 		for _, node := range nodes {
-			response, err := plainClient.Get(node.address + "/v1/sys/health")
-			if err != nil {
-				continue
-			}
-			response.Body.Close()
-			if response.StatusCode == http.StatusOK { // a standby answers 429
+			if node.Active() {
 				leader = node
 				return true
 			}
@@ -50,9 +45,9 @@ type leaderFault struct {
 
 var (
 	leaderKilled = leaderFault{"its process and the plugin's are killed (kill -9) and started again 8s later",
-		func(v *server) error { v.kill(); return nil },
+		func(v *server) error { v.Kill(); return nil },
 		func(v *server) error {
-			if err := v.start(); err != nil {
+			if err := v.Restart(context.Background()); err != nil {
 				return err
 			}
 			return v.unseal()
@@ -64,8 +59,8 @@ var (
 		},
 		func(*server) error { return nil }}
 	leaderPaused = leaderFault{"its process and the plugin's are paused (SIGSTOP), as when the network is cut, and go on 8s later",
-		func(v *server) error { v.signal(syscall.SIGSTOP); return nil },
-		func(v *server) error { v.signal(syscall.SIGCONT); return nil }}
+		func(v *server) error { v.Signal(syscall.SIGSTOP); return nil },
+		func(v *server) error { v.Signal(syscall.SIGCONT); return nil }}
 )
 
 // mendOnce makes the leader a healthy node again, at the latest when the drill is over: the next one needs it.
@@ -125,9 +120,9 @@ func awaitAnswers(m *mount, nodes []*server) error {
 	return await("every node to answer", func() bool {
 		for _, node := range nodes {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			a, err := node.do(ctx, "GET", m.token(0), nil)
+			a, err := node.Do(ctx, "GET", m.token(0), nil)
 			cancel()
-			if err != nil || a.status != http.StatusOK {
+			if err != nil || a.Status != http.StatusOK {
 				return false
 			}
 		}
@@ -151,12 +146,12 @@ func (f leaderFault) duringRotation(d *report) {
 	defer cancel()
 	interrupted := make(chan string, 1)
 	go func() {
-		a, err := leader.do(ctx, "POST", m.path+"/keys/main/activate", nil)
+		a, err := leader.Do(ctx, "POST", m.path+"/keys/main/activate", nil)
 		switch {
 		case err != nil:
 			interrupted <- "no answer"
 		default:
-			interrupted <- fmt.Sprint(a.status)
+			interrupted <- fmt.Sprint(a.Status)
 		}
 	}()
 	<-arrived
@@ -172,18 +167,18 @@ func (f leaderFault) duringRotation(d *report) {
 	d.must(err)
 	m.vault = next
 	d.must(await("the rotation to go on", func() bool {
-		a, err := next.do(ctx, "GET", m.path+"/keys/main", nil)
-		if err != nil || a.status != http.StatusOK {
+		a, err := next.Do(ctx, "GET", m.path+"/keys/main", nil)
+		if err != nil || a.Status != http.StatusOK {
 			return false
 		}
 		if a.Data["kid"] == pending["pending_kid"] {
 			return true
 		}
-		a, err = next.do(ctx, "POST", m.path+"/keys/main/activate", nil)
-		return err == nil && a.status == http.StatusOK
+		a, err = next.Do(ctx, "POST", m.path+"/keys/main/activate", nil)
+		return err == nil && a.Status == http.StatusOK
 	}))
 	d.must(await("a token of the new version", func() bool { // one that was minted just before counts as fresh for 2 s
-		a, err := next.do(ctx, "POST", m.token(0), nil)
+		a, err := next.Do(ctx, "POST", m.token(0), nil)
 		return err == nil && a.Data["key_id"] == pending["pending_kid"]
 	}))
 	time.Sleep(time.Until(began.Add(faultLength)))
@@ -213,9 +208,11 @@ func (f leaderFault) duringRotation(d *report) {
 func restored(d *report) {
 	m, leader, _ := clusterMount(d, 300*time.Second)
 	r := read(d, m, d.in.servers...)
-	d.must(await("the acceptance to be stored", func() bool { // by the engine's worker, a moment after the first token
-		users, _ := d.must2(leader.must("GET", m.path+"/keys/main", nil)).Data["users"].([]any)
-		return strings.Contains(fmt.Sprint(users), "accepted_version:1")
+	// keys/main tells of it before the engine's worker has stored it.
+	uuid := d.must2(leader.must("GET", "sys/mounts/"+m.path, nil)).Data["uuid"]
+	d.must(await("the acceptance to be stored", func() bool {
+		a, err := leader.Do(context.Background(), "GET", fmt.Sprintf("sys/raw/logical/%s/acceptance/main", uuid), nil)
+		return err == nil && strings.Contains(fmt.Sprint(a.Data["value"]), `"accepted":1,`)
 	}))
 	snapshot := d.must2(leader.must("GET", "sys/storage/raft/snapshot", nil))
 	pending := d.must2(leader.must("POST", m.path+"/keys/main/rotate", nil)).Data
@@ -223,14 +220,14 @@ func restored(d *report) {
 	d.must2(leader.must("POST", m.path+"/keys/main/activate", nil))
 	d.must2(leader.must("POST", m.token(0), nil))
 	began := time.Now()
-	d.must2(leader.must("POST", "sys/storage/raft/snapshot", snapshot.raw))
+	d.must2(leader.must("POST", "sys/storage/raft/snapshot", snapshot.Body))
 	restored := time.Now()
 	var check map[string]any
 	checks := 0
 	d.must(await("the state of the snapshot", func() bool {
 		checks++
-		a, err := leader.do(context.Background(), "POST", m.path+"/check/"+role(0), nil)
-		if err != nil || a.status != http.StatusOK {
+		a, err := leader.Do(context.Background(), "POST", m.path+"/check/"+role(0), nil)
+		if err != nil || a.Status != http.StatusOK {
 			return false
 		}
 		check = a.Data

@@ -60,7 +60,7 @@ func newCrowd(d *report, vault *server) *crowd {
 	c := &crowd{vault: vault, token: token, connections: make([]*connection, crowdSize)}
 	d.later(c.close)
 	failed := c.each(64, func(number int) error {
-		dialed, err := net.DialTimeout("tcp", vault.address[len("http://"):], patience)
+		dialed, err := net.DialTimeout("tcp", vault.Address[len("http://"):], patience)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-redox/internal/leakcheck"
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // drills is a run.
@@ -82,11 +83,10 @@ func (in *drills) run() error {
 			return err
 		}
 	}
-	version, err := exec.Command(in.plugin, "-version").Output()
-	if err != nil {
-		return fmt.Errorf("the plugin does not tell its version: %w", err)
+	var err error
+	if in.version, err = testvault.PluginVersion(in.plugin); err != nil {
+		return err
 	}
-	in.version = strings.TrimSpace(string(version))
 	if in.directory, err = os.MkdirTemp("", "redox-drills-"); err != nil {
 		return err
 	}
@@ -159,8 +159,7 @@ func (in *drills) runStage(s stage) error {
 	}
 	defer func() {
 		for _, node := range in.servers {
-			node.signal(syscall.SIGCONT)
-			node.stop()
+			node.Stop()
 		}
 	}()
 	done := make(chan *report)
@@ -211,8 +210,8 @@ func (in *drills) startCluster(s stage) error {
 			continue
 		}
 		first := in.servers[0]
-		node.rootToken, node.unsealKey = first.rootToken, first.unsealKey
-		if _, err := node.must("POST", "sys/storage/raft/join", map[string]any{"leader_api_addr": first.address}); err != nil {
+		node.Token, node.unsealKey = first.Token, first.unsealKey
+		if _, err := node.must("POST", "sys/storage/raft/join", map[string]any{"leader_api_addr": first.Address}); err != nil {
 			return err
 		}
 		if err := node.unseal(); err != nil {

@@ -70,7 +70,7 @@ func (m *mount) mintNow(d *report) time.Time {
 
 // failedMints gives how many mints have failed since the plugin's process was started, by the engine's own metrics.
 func (m *mount) failedMints(d *report) int {
-	text := string(d.must2(m.vault.must("GET", m.path+"/metrics", nil)).raw)
+	text := string(d.must2(m.vault.must("GET", m.path+"/metrics", nil)).Body)
 	all := 0
 	for line := range strings.Lines(text) {
 		name, count, _ := strings.Cut(strings.TrimSpace(line), " ")

@@ -6,11 +6,11 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // outage is something that goes wrong at Redox, from a moment at which a fresh token is held until after its end.
@@ -285,16 +285,11 @@ func pluginMemory(v *server) (megabytes int, err error) {
 		return 0, err
 	}
 	for _, id := range ids {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", id))
+		bytes, err := testvault.Memory(id, "VmHWM")
 		if err != nil {
 			return 0, err
 		}
-		_, rest, _ := strings.Cut(string(text), "VmHWM:")
-		var kilobytes int
-		if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
-			return 0, err
-		}
-		megabytes += kilobytes >> 10
+		megabytes += int(bytes >> 20)
 	}
 	return megabytes, nil
 }

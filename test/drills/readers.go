@@ -65,7 +65,7 @@ func read(d *report, m *mount, nodes ...*server) *readers {
 		r.client.Timeout = 2 * time.Second // then the next node is asked, as a load balancer does
 	}
 	for _, node := range nodes {
-		r.addresses = append(r.addresses, node.address)
+		r.addresses = append(r.addresses, node.Address)
 	}
 	token, err := nodes[0].reader()
 	d.must(err)

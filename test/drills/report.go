@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // drill is something that goes wrong, and what has to come of it.
@@ -48,7 +50,7 @@ func (d *report) must(err error) {
 }
 
 // must2 is must for requests to Vault.
-func (d *report) must2(a *answer, err error) *answer {
+func (d *report) must2(a testvault.Answer, err error) testvault.Answer {
 	d.must(err)
 	return a
 }

@@ -107,7 +107,7 @@ func run(ctx context.Context, set settings) (passed bool, err error) {
 	if s.vault, err = startVault(ctx, set, directory); err != nil {
 		return false, err
 	}
-	defer s.vault.stop()
+	defer s.vault.Stop()
 	if err := s.setUp(ctx); err != nil {
 		return false, fmt.Errorf("setting up: %w", err)
 	}

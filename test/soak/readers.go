@@ -77,19 +77,19 @@ func pick(n int) request {
 // ask makes one request, and records what came of it. A request that the end of the run has broken off counts for nothing.
 func (s *soak) ask(ctx context.Context, what request) {
 	began := time.Now()
-	status, answer, err := s.vault.do(ctx, what.method, mount+what.path, nil)
+	a, err := s.vault.Do(ctx, what.method, mount+what.path, nil)
 	if ctx.Err() != nil {
 		return
 	}
-	o := outcome{path: what.method + " " + what.path, status: status, began: began}
+	o := outcome{path: what.method + " " + what.path, status: a.Status, began: began}
 	switch {
 	case err != nil:
 		o.problem = "no answer from Vault: " + err.Error()
-	case status != http.StatusOK:
-		o.problem = problem(answer)
-		s.secrets.said(answer) // an error must hold none
+	case a.Status != http.StatusOK:
+		o.problem = a.Problem()
+		s.secrets.said(a.Body) // an error must hold none
 	case what.token:
-		s.checkToken(&o, answer)
+		s.checkToken(&o, a.Body)
 	}
 	o.ended = time.Now()
 	s.record.add(o)

@@ -43,7 +43,7 @@ func (s *soak) rotateKey(ctx context.Context, key string, replace bool, waits ti
 	defer cancel()
 	post := func(verb string) func() error {
 		return func() error {
-			_, err := s.vault.must(ctx, http.MethodPost, mount+"keys/"+key+"/"+verb, nil)
+			_, err := s.vault.Must(ctx, http.MethodPost, mount+"keys/"+key+"/"+verb, nil)
 			return err
 		}
 	}
@@ -74,7 +74,7 @@ func (s *soak) addVersion(ctx context.Context, key string) error {
 	if err != nil || shown.PendingKID != "" {
 		return err
 	}
-	if _, err = s.vault.must(ctx, http.MethodPost, mount+"keys/"+key+"/rotate", nil); err != nil {
+	if _, err = s.vault.Must(ctx, http.MethodPost, mount+"keys/"+key+"/rotate", nil); err != nil {
 		return err
 	}
 	shown, err = s.readKey(ctx, key)
@@ -92,7 +92,7 @@ func (s *soak) retire(ctx context.Context, key string) error {
 	}
 	for _, version := range shown.Versions {
 		if version.State == "retired" {
-			if _, err := s.vault.must(ctx, http.MethodPost, mount+"keys/"+key+"/retire", nil); err != nil {
+			if _, err := s.vault.Must(ctx, http.MethodPost, mount+"keys/"+key+"/retire", nil); err != nil {
 				return err
 			}
 			break
@@ -125,17 +125,17 @@ func (s *soak) change(ctx context.Context) {
 
 func (s *soak) write(ctx context.Context, method, path string, body any) {
 	began := time.Now()
-	status, answer, err := s.vault.do(ctx, method, mount+path, body)
+	a, err := s.vault.Do(ctx, method, mount+path, body)
 	if ctx.Err() != nil {
 		return
 	}
-	o := outcome{path: method + " " + path, status: status, began: began, ended: time.Now()}
+	o := outcome{path: method + " " + path, status: a.Status, began: began, ended: time.Now()}
 	switch {
 	case err != nil:
 		o.problem = "no answer from Vault: " + err.Error()
-	case status >= http.StatusMultipleChoices:
-		o.problem = problem(answer)
-		s.secrets.said(answer)
+	case a.Status >= http.StatusMultipleChoices:
+		o.problem = a.Problem()
+		s.secrets.said(a.Body)
 	}
 	s.record.add(o)
 }

@@ -42,18 +42,18 @@ func (s *secrets) said(answer []byte) {
 
 // learnKey reads a key's private numbers from Vault's storage, as long as they are there: rotations destroy them.
 func (s *soak) learnKey(ctx context.Context, key string) error {
-	data, err := s.vault.must(ctx, http.MethodGet, "sys/raw/logical/"+s.vault.uuid+"/keys/"+key, nil)
+	raw, err := s.vault.Must(ctx, http.MethodGet, "sys/raw/logical/"+s.vault.uuid+"/keys/"+key, nil)
 	if err != nil {
 		return err
 	}
 	unexpected := errors.New("the stored key " + key + " is not as expected")
-	var entry string
+	entry, _ := raw.Data["value"].(string)
 	var stored struct {
 		Versions []struct {
 			PrivateKey []byte `json:"private_key"`
 		}
 	}
-	if json.Unmarshal(data["value"], &entry) != nil || json.Unmarshal([]byte(entry), &stored) != nil {
+	if json.Unmarshal([]byte(entry), &stored) != nil {
 		return unexpected
 	}
 	learned := 0
@@ -84,7 +84,7 @@ func (s *soak) searchSecrets(ctx context.Context) (found []string, searched int,
 			return nil, 0, err
 		}
 	}
-	log, err := os.Open(s.vault.log)
+	log, err := os.Open(s.vault.LogFile())
 	if err != nil {
 		return nil, 0, err
 	}

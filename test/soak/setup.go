@@ -29,7 +29,7 @@ var rotated = []string{"rs", "es", "platform"}
 func (s *soak) setUp(ctx context.Context) error {
 	type fields = map[string]any
 	write := func(path string, body fields) error {
-		_, err := s.vault.must(ctx, http.MethodPost, mount+path, body)
+		_, err := s.vault.Must(ctx, http.MethodPost, mount+path, body)
 		return err
 	}
 	for _, key := range rotated {
@@ -100,13 +100,13 @@ type shownKey struct {
 }
 
 func (s *soak) readKey(ctx context.Context, key string) (*shownKey, error) {
-	status, answer, err := s.vault.do(ctx, http.MethodGet, mount+"keys/"+key, nil)
+	a, err := s.vault.Do(ctx, http.MethodGet, mount+"keys/"+key, nil)
 	if err != nil {
 		return nil, err
 	}
 	var decoded struct{ Data *shownKey }
-	if err := json.Unmarshal(answer, &decoded); err != nil || status != http.StatusOK || decoded.Data == nil {
-		return nil, errors.New("the key can't be read: " + problem(answer))
+	if err := json.Unmarshal(a.Body, &decoded); err != nil || a.Status != http.StatusOK || decoded.Data == nil {
+		return nil, errors.New("the key can't be read: " + a.Problem())
 	}
 	return decoded.Data, nil
 }

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 // sample is what was measured at one moment.
@@ -49,22 +51,24 @@ func (s *soak) watch(ctx context.Context) []sample {
 
 // sample asks the engine for its metrics. It fails while the plugin is started anew.
 func (s *soak) sample(ctx context.Context) (*sample, error) {
-	status, answer, err := s.vault.do(ctx, http.MethodGet, mount+"metrics", nil)
+	a, err := s.vault.Do(ctx, http.MethodGet, mount+"metrics", nil)
 	if err != nil {
 		return nil, err
 	}
-	if status != http.StatusOK {
-		return nil, fmt.Errorf("the metrics can't be read: HTTP %d", status)
+	if a.Status != http.StatusOK {
+		return nil, fmt.Errorf("the metrics can't be read: HTTP %d", a.Status)
 	}
 	leases, err := s.vault.leases(ctx)
 	if err != nil {
 		return nil, err
 	}
 	now := &sample{at: time.Now(), fault: s.windows.current() != "", leases: float64(leases)}
-	if now.vault, err = s.vault.residentBytes(); err != nil {
+	resident, err := testvault.Memory(s.vault.PID(), "VmRSS")
+	if err != nil {
 		return nil, err
 	}
-	text := string(answer)
+	now.vault = float64(resident)
+	text := string(a.Body)
 	for name, value := range map[string]*float64{
 		"process_start_time_seconds": &now.life, "go_goroutines": &now.goroutines,
 		"process_open_fds": &now.files, "process_resident_memory_bytes": &now.resident,

@@ -5,7 +5,10 @@ go 1.25.7
 require (
 	github.com/hashicorp/vault/sdk v0.25.1
 	github.com/tsenart/vegeta/v12 v12.13.0
+	vault-plugin-secrets-redox v0.0.0
 )
+
+replace vault-plugin-secrets-redox => ../..
 
 require (
 	cloud.google.com/go/auth v0.18.2 // indirect

@@ -54,24 +54,24 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	defer os.RemoveAll(directory)
-	redox, err := startSandbox(ctx, s.sandbox, filepath.Join(directory, "sandbox"), 5*time.Minute)
+	redox, err := startSandbox(ctx, s.sandbox, 5*time.Minute)
 	if err != nil {
 		return err
 	}
-	defer redox.stop()
+	defer redox.Stop()
 	vault, err := startVault(ctx, s.vault, s.plugins, filepath.Join(directory, "vault"))
 	if err != nil {
 		return err
 	}
-	defer vault.stop()
-	if err := setUp(vault, redox, s.plugins); err != nil {
+	defer vault.Stop()
+	if err := setUp(vault, redox); err != nil {
 		return err
 	}
 	r := &report{settings: s}
 	if err := measureRates(vault, s, r); err != nil {
 		return err
 	}
-	if err := measureRefreshes(ctx, vault, s, directory, r); err != nil {
+	if err := measureRefreshes(ctx, vault, s, r); err != nil {
 		return err
 	}
 	if err := measureMemory(vault, s, r); err != nil {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
+
+	"vault-plugin-secrets-redox/internal/testvault"
 )
 
 const (
@@ -40,8 +42,8 @@ var subjects = []subject{
 }
 
 // setUp mounts the engines, and fills them with values of one size.
-func setUp(v *vault, redox *process, plugins string) error {
-	if err := v.mount(plugins, redoxPlugin, "v0.0.0-dev", "redox"); err != nil {
+func setUp(v *vault, redox *localRedox) error {
+	if err := v.mount(redoxPlugin, "v0.0.0-dev", "redox"); err != nil {
 		return err
 	}
 	if err := configure(v, redox, "redox"); err != nil {
@@ -58,15 +60,15 @@ func setUp(v *vault, redox *process, plugins string) error {
 	if err != nil {
 		return err
 	}
-	var accessToken string
-	if err := json.Unmarshal(data["access_token"], &accessToken); err != nil {
-		return err
+	accessToken, ok := data["access_token"].(string)
+	if !ok {
+		return errors.New("the answer has no token")
 	}
 	length := fmt.Sprintf("-token-length=%d", len(accessToken))
-	if err := v.mount(plugins, nothingPlugin, "v0.0.0", "nothing", length); err != nil {
+	if err := v.mount(nothingPlugin, "v0.0.0", "nothing", length); err != nil {
 		return err
 	}
-	if err := v.mount(plugins, nothingPlugin, "v0.0.0", "nothing-kept", length, "-keep-state"); err != nil {
+	if err := v.mount(nothingPlugin, "v0.0.0", "nothing-kept", length, "-keep-state"); err != nil {
 		return err
 	}
 	if _, err := v.do(http.MethodPost, "sys/mounts/kv", map[string]any{"type": "kv"}); err != nil {
@@ -77,16 +79,13 @@ func setUp(v *vault, redox *process, plugins string) error {
 }
 
 // configure makes a mount of the engine ready: two keys, of which one is the default.
-func configure(v *vault, redox *process, mount string) error {
+func configure(v *vault, redox *localRedox, mount string) error {
 	for key, algorithm := range map[string]string{"es384": "ES384", "rs384": "RS384"} {
 		data, err := v.do(http.MethodPost, mount+"/keys/"+key, map[string]any{"algorithm": algorithm})
 		if err != nil {
 			return err
 		}
-		var jwk string
-		if err := json.Unmarshal(data["public_jwk"], &jwk); err != nil {
-			return err
-		}
+		jwk, _ := data["public_jwk"].(string)
 		if err := redox.register("client-"+key, json.RawMessage(jwk)); err != nil {
 			return err
 		}
@@ -100,7 +99,7 @@ func configure(v *vault, redox *process, mount string) error {
 // load makes as many requests as come through in a time.
 func load(v *vault, s settings, what subject, duration time.Duration) (*vegeta.Metrics, error) {
 	targeter := vegeta.NewStaticTargeter(vegeta.Target{
-		Method: what.method, URL: v.url + "/v1/" + what.path, Header: http.Header{"X-Vault-Token": {rootToken}},
+		Method: what.method, URL: v.Address + "/v1/" + what.path, Header: http.Header{"X-Vault-Token": {v.Token}},
 	})
 	attacker := vegeta.NewAttacker(vegeta.Workers(uint64(s.clients)), vegeta.MaxWorkers(uint64(s.clients)),
 		vegeta.Connections(s.clients), vegeta.KeepAlive(true))
@@ -138,12 +137,12 @@ func measureRates(v *vault, s settings, r *report) error {
 }
 
 // measureRefreshes compares the slowest reads while tokens are renewed all the time with those while none is.
-func measureRefreshes(ctx context.Context, v *vault, s settings, directory string, r *report) error {
-	redox, err := startSandbox(ctx, s.sandbox, filepath.Join(directory, "short-lived"), 8*time.Second)
+func measureRefreshes(ctx context.Context, v *vault, s settings, r *report) error {
+	redox, err := startSandbox(ctx, s.sandbox, 8*time.Second)
 	if err != nil {
 		return err
 	}
-	defer redox.stop()
+	defer redox.Stop()
 	if _, err := v.do(http.MethodPost, "sys/mounts/refreshed", map[string]any{"type": "redox"}); err != nil {
 		return err
 	}
@@ -168,7 +167,7 @@ func measureRefreshes(ctx context.Context, v *vault, s settings, directory strin
 
 // measureMemory reads a lot, then makes many roles with live tokens, and leaves them alone.
 func measureMemory(v *vault, s settings, r *report) error {
-	ours, err := v.pluginProcess(redoxPlugin, "")
+	ours, err := v.pluginProcess(redoxPlugin)
 	if err != nil {
 		return err
 	}
@@ -190,14 +189,14 @@ func measureMemory(v *vault, s settings, r *report) error {
 			done += metrics.Requests
 			log.Printf("memory: %d of %d reads of %s", done, s.reads, one.what.name)
 		}
-		if *one.bytes, err = residentBytes(one.pid); err != nil {
+		if *one.bytes, err = testvault.Memory(one.pid, "VmRSS"); err != nil {
 			return err
 		}
 	}
 	if err := readRoles(v, s); err != nil {
 		return err
 	}
-	if r.residentWithRoles, err = residentBytes(ours); err != nil {
+	if r.residentWithRoles, err = testvault.Memory(ours, "VmRSS"); err != nil {
 		return err
 	}
 	before, err := processorTime(ours)
