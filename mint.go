@@ -152,20 +152,27 @@ func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokenc
 }
 
 // exchangeInOrder asks Redox for a token with one version after the other, until Redox knows one. Only "Public key not
-// found" makes it go on: then the key was replaced at Redox, and a version that is still held may be what is there now.
-// What was learned is kept. The warning is for who uses the token.
+// found" makes it go on: then the key was replaced at Redox, and a version that is still held may be what is there now,
+// also one that was made meanwhile. What was learned is kept. The warning is for who uses the token.
 func (b *backend) exchangeInOrder(ctx context.Context, c *client) (answer *redox.Token, requestedAt tokencache.Instant, warning string, err error) {
-	records := c.signingKey.records()
-	wanted := rotation.Wanted(records)
 	var learned outcome
 	var refused error // of the version that was best
 	defer func() {
-		if learned.apply(records, c.user(), c.acceptance) {
+		if learned.apply(c.signingKey.records(), c.user(), c.acceptance) {
 			b.learned.note(c.Key, c.user(), learned)
 			b.worker.wakeUp()
 		}
 	}()
-	for _, number := range c.order() {
+	tried := map[int]bool{}
+	for {
+		number := c.next(tried)
+		if number == 0 && b.readKeyAgain(ctx, c) {
+			number = c.next(tried)
+		}
+		if number == 0 {
+			return nil, requestedAt, "", refused
+		}
+		tried[number] = true
 		if err := b.use(c, number); err != nil {
 			return nil, requestedAt, "", err
 		}
@@ -185,14 +192,35 @@ func (b *backend) exchangeInOrder(ctx context.Context, c *client) (answer *redox
 			if refused == nil {
 				refused = err
 			}
-			if wanted != nil && number == wanted.Number {
+			if wanted := rotation.Wanted(c.signingKey.records()); wanted != nil && number == wanted.Number {
 				learned.refused, learned.refusedTime, learned.answer = number, b.now().Wall, remote.Error()
 			}
 		default:
 			return nil, requestedAt, "", err
 		}
 	}
-	return nil, requestedAt, "", refused
+}
+
+// next gives the best version that was not tried, 0 when all were.
+func (c *client) next(tried map[int]bool) int {
+	for _, number := range c.order() {
+		if !tried[number] {
+			return number
+		}
+	}
+	return 0
+}
+
+// readKeyAgain gives a client the versions that its key has now: a request that hung may have lasted longer than a
+// rotation.
+func (b *backend) readKeyAgain(ctx context.Context, c *client) bool {
+	generation := b.openKeys.generation()
+	k, err := loadKey(ctx, b.storage, c.Key)
+	if err != nil || k == nil {
+		return false // what Redox said is what counts
+	}
+	c.signingKey, c.generation = k, generation
+	return true
 }
 
 // mint makes the token of a role, for the cache.

@@ -219,6 +219,32 @@ func TestEveryUserHasToAccept(t *testing.T) {
 	m.wantStates("main", "retired active")
 }
 
+// A mint that hangs at Redox may last longer than a rotation that replaces the JWK there. It goes on with the new version.
+func TestMintGoesOnWithAVersionMadeMeanwhile(t *testing.T) {
+	for name, meanwhile := range map[string]func(*mount){
+		"pending": func(*mount) {},
+		"active":  func(m *mount) { m.write("keys/main/activate", fields{"force": true}) },
+		"active, and the one before is destroyed": func(m *mount) {
+			m.write("keys/main/activate", fields{"force": true})
+			m.write("keys/main/retire", fields{"destroy_now": true, "version": 1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newReadyMount(t)
+			arrived, release := m.redox.HoldTokenRequests()
+			reader, _ := m.readInBackground(t.Context(), logical.ReadOperation, "token")
+			<-arrived
+			rotated := m.write("keys/main/rotate", nil)
+			m.setJWKs("client-1", rotated["pending_public_jwk"])
+			meanwhile(m)
+			release()
+			if kid := reader.answer(t)["key_id"]; kid != rotated["pending_kid"] {
+				t.Errorf("kid %v signed, not %v", kid, rotated["pending_kid"])
+			}
+		})
+	}
+}
+
 // When Redox does not answer for one client ID, the others are not waited for one after the other.
 func TestTrialsStopWhenRedoxIsSilent(t *testing.T) {
 	m := newReadyMount(t)
