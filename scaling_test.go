@@ -528,6 +528,14 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 	m.manage()
 	managed := learned()
 
+	stored := func() float64 { return float64(len(m.storage.snapshot()[keysStoragePrefix+"rotated"])) }
+	m.write("keys/rotated", map[string]any{"algorithm": algorithmRS384})
+	before := stored()
+	m.write("keys/rotated/rotate", nil)
+	m.write("keys/rotated/activate", map[string]any{"force": true})
+	m.write("keys/rotated/retire", nil)
+	destroyed := stored() - before
+
 	const entry = 1 << 20
 	table := fmt.Sprintf(`| | |
 |---|---:|
@@ -536,6 +544,8 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 | memory of a signing key (RS384, 3072 bits) that has signed | %s bytes |
 | storage of a role with a client ID | %s bytes |
 | storage of a key with one version (RS384, 3072 bits) | %s bytes |
+| what stays in storage of a version (RS384, 3072 bits) when its private key is destroyed | %s bytes |
+| so many rotations fill an entry of 1 MiB | %s |
 | public JWK of one version (RS384, 3072 bits) | %s bytes |
 | storage, in one entry for a key, of each client ID that has used it | %s bytes |
 | the same, while Redox refuses a pending version | %s bytes |
@@ -545,7 +555,8 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 | the same, with `+"`registration=platform`"+` as well | %s |
 | so many public JWKs (RS384, 3072 bits) fill 64 KiB | %s |`,
 		about(mounted), thousands(accessTokenSize), about(token), about(openKey),
-		about(size(&role{ClientID: clientID})), about(size(k)), about(float64(len(sets[0].compact()))),
+		about(size(&role{ClientID: clientID})), about(size(k)), about(destroyed),
+		about(entry/destroyed), about(float64(len(sets[0].compact()))),
 		about(proved), about(refused), about(managed), about(entry/proved), about(entry/refused), about(entry/managed),
 		about(64<<10/float64(len(sets[0].compact()))))
 
