@@ -77,8 +77,7 @@ func TestEchoedAssertions(t *testing.T) {
 				t.Fatalf("only %d assertions were sent", len(received))
 			}
 			for _, assertion := range received {
-				_, signed, _ := strings.Cut(assertion, ".") // the header is no secret
-				m.scanner.AddText("an assertion", signed)
+				m.scanner.AddAssertion("an assertion", assertion)
 			}
 			stored := slices.Collect(maps.Values(m.storage.snapshot()))
 			said := strings.Join(append(stored, m.announced()), "\n")

@@ -120,6 +120,12 @@ func (s *Scanner) addNumber(what string, number *big.Int) {
 	}
 }
 
+// AddAssertion makes the scanner know an assertion, but for its header, which is no secret.
+func (s *Scanner) AddAssertion(name, assertion string) {
+	_, signed, _ := strings.Cut(assertion, ".")
+	s.AddText(name, signed)
+}
+
 // AddText makes the scanner know a secret that is text, such as a token of a form that is not known here. It looks for
 // pieces of it as they are.
 func (s *Scanner) AddText(name, secret string) {

@@ -109,6 +109,34 @@ func word(key crypto.Signer) big.Word { return slices.Max(private(key).Bits()) }
 // first gives the bytes of a private number that a dump shows of an array.
 func first(key crypto.Signer) []byte { return private(key).Bytes()[:10] }
 
+func TestFindsStoredKeys(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := base64.StdEncoding.EncodeToString(der)
+	for entry, want := range map[string]int{
+		`{"versions":[{"private_key":null},{"private_key":"` + stored + `"}]}`: 1, // a destroyed version and another one
+		`{"private_key":"` + stored + `"}`:                                     1, // the wrapping key
+		`{"versions":[{"private_key":null}]}`:                                  0,
+	} {
+		scanner := New()
+		count, err := scanner.AddStored("main", entry)
+		if found := scanner.Scan(der); err != nil || count != want || len(found) > 0 != (want > 0) {
+			t.Errorf("%d keys, %v; found %v", count, err, found)
+		}
+	}
+	for _, entry := range []string{"no JSON", `{"versions":[{"private_key":"` + stored[:len(stored)/2] + `"}]}`} {
+		if _, err := New().AddStored("main", entry); err == nil {
+			t.Errorf("taken: %s", entry)
+		}
+	}
+}
+
 func TestFindsTexts(t *testing.T) {
 	const secret = "a secret of no form that is known"
 	scanner := New()

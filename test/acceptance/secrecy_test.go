@@ -6,7 +6,6 @@ package acceptance
 import (
 	"bytes"
 	"crypto"
-	"crypto/x509"
 	"debug/buildinfo"
 	"encoding/json"
 	"errors"
@@ -173,7 +172,7 @@ func learnKeys(s *vaultServer) error {
 			if err := s.json(&entry, "read", "-format=json", prefix+"/"+name); err != nil {
 				return err
 			}
-			if err := learnKey(path+name, entry.Data.Value); err != nil {
+			if _, err := output.scanner.AddStored(path+name, entry.Data.Value); err != nil {
 				return err
 			}
 		}
@@ -187,42 +186,11 @@ func learnWrappingKey(s *vaultServer, mount, path string) error {
 	if s.json(&entry, "read", "-format=json", path) != nil {
 		return nil // most mounts have none
 	}
-	var stored struct {
-		PrivateKey []byte `json:"private_key"`
+	count, err := output.scanner.AddStored(mount+"wrapping_key", entry.Data.Value)
+	if err == nil && count == 0 {
+		err = fmt.Errorf("the stored wrapping key of %s has no private key", mount)
 	}
-	if err := json.Unmarshal([]byte(entry.Data.Value), &stored); err != nil {
-		return fmt.Errorf("the stored wrapping key of %s is not as expected", mount)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(stored.PrivateKey)
-	if err != nil {
-		return fmt.Errorf("the stored wrapping key of %s is not as expected", mount)
-	}
-	return output.scanner.AddKey(mount+"wrapping_key", key)
-}
-
-// learnKey takes the private keys out of a stored entry.
-func learnKey(name, entry string) error {
-	var stored struct {
-		Versions []struct {
-			PrivateKey []byte `json:"private_key"`
-		}
-	}
-	if err := json.Unmarshal([]byte(entry), &stored); err != nil {
-		return fmt.Errorf("the stored key %s is not as expected", name)
-	}
-	for _, version := range stored.Versions {
-		if len(version.PrivateKey) == 0 {
-			continue // destroyed
-		}
-		key, err := x509.ParsePKCS8PrivateKey(version.PrivateKey)
-		if err != nil {
-			return fmt.Errorf("the stored key %s is not as expected", name)
-		}
-		if err := output.scanner.AddKey(name, key); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // json runs a vault command whose output is not recorded, and decodes it.

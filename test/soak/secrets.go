@@ -8,10 +8,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -46,34 +43,12 @@ func (s *soak) learnKey(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	unexpected := errors.New("the stored key " + key + " is not as expected")
 	entry, _ := raw.Data["value"].(string)
-	var stored struct {
-		Versions []struct {
-			PrivateKey []byte `json:"private_key"`
-		}
+	learned, err := s.secrets.scanner.AddStored(key, entry)
+	if err == nil && learned == 0 {
+		err = errors.New("the stored key " + key + " has no private key")
 	}
-	if json.Unmarshal([]byte(entry), &stored) != nil {
-		return unexpected
-	}
-	learned := 0
-	for i, version := range stored.Versions {
-		if len(version.PrivateKey) == 0 {
-			continue // destroyed
-		}
-		private, err := x509.ParsePKCS8PrivateKey(version.PrivateKey)
-		if err != nil {
-			return unexpected
-		}
-		if err := s.secrets.scanner.AddKey(fmt.Sprintf("%s, version %d", key, i+1), private); err != nil {
-			return err
-		}
-		learned++
-	}
-	if learned == 0 {
-		return unexpected
-	}
-	return nil
+	return err
 }
 
 // searchSecrets looks for private keys, tokens and assertions in Vault's log, which has the plugin's, and in all answers
