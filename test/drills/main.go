@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-redox/internal/leakcheck"
+	"vault-plugin-secrets-redox/internal/marks"
 	"vault-plugin-secrets-redox/internal/testvault"
 )
 
@@ -189,7 +190,7 @@ func (in *drills) runStage(s stage) error {
 	}
 	in.reports = append(in.reports, reports...)
 	if in.docs != "" && len(wanted) == len(s.drills) {
-		return writeTable(in.docs, s.what, table(in.machine, reports))
+		return marks.Replace(in.docs, s.what, "scripts/drills", table(in.machine, reports))
 	}
 	return nil
 }
@@ -262,20 +263,4 @@ func (in *drills) describe() string {
 	}
 	return fmt.Sprintf("%s with integrated storage, plugin %s; %s/%s, %d processors%s%s; %s", name, in.version,
 		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), memory, load, time.Now().UTC().Format("2006-01-02"))
-}
-
-// writeTable replaces what is between the marks of a stage.
-func writeTable(file, stage, text string) error {
-	page, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	begin := fmt.Sprintf("<!-- begin: %s, written by scripts/drills -->\n", stage)
-	end := fmt.Sprintf("<!-- end: %s -->\n", stage)
-	before, rest, ok := strings.Cut(string(page), begin)
-	_, after, ended := strings.Cut(rest, end)
-	if !ok || !ended {
-		return fmt.Errorf("%s has not the marks %q and %q", file, begin, end)
-	}
-	return os.WriteFile(file, []byte(before+begin+text+end+after), 0o644)
 }

@@ -7,14 +7,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/marks"
 )
 
 // settings are the flags.
@@ -90,26 +90,10 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	page := filepath.Join(s.docs, "benchmarks.md")
-	if err := replace(page, "the tables", text); err != nil {
-		return err
-	}
-	if err := replace(page, "inside the process", "```text\n"+string(inside)+"```\n"); err != nil {
-		return err
+	for part, text := range map[string]string{"the tables": text, "inside the process": "```text\n" + string(inside) + "```\n"} {
+		if err := marks.Replace(page, part, "scripts/bench -docs docs", "\n"+text+"\n"); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(filepath.Join(s.docs, "benchmarks.svg"), []byte(r.plot()), 0o644)
-}
-
-// replace puts text between the marks of a part of a page.
-func replace(file, part, text string) error {
-	begin, end := "<!-- begin: "+part+", written by scripts/bench -docs docs -->\n", "<!-- end: "+part+" -->"
-	page, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	before, rest, begun := strings.Cut(string(page), begin)
-	_, after, ended := strings.Cut(rest, end)
-	if !begun || !ended {
-		return errors.New(file + " has no marks for " + part)
-	}
-	return os.WriteFile(file, []byte(before+begin+"\n"+text+"\n"+end+after), 0o644)
 }

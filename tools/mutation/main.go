@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/marks"
 )
 
 // target is code whose tests are tried.
@@ -99,7 +101,7 @@ func run(ctx context.Context, gremlins, work, only, docs string, workers int) er
 		text, without := got.tables(machine, reasons)
 		fmt.Printf("\n%s: %s", target.name, text)
 		if docs != "" {
-			if err := writeBetweenMarks(docs, target.name, text); err != nil {
+			if err := marks.Replace(docs, target.name, "scripts/mutation", text); err != nil {
 				return err
 			}
 		}

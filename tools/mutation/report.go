@@ -190,19 +190,3 @@ func describe(gremlins string) (string, error) {
 	return fmt.Sprintf("gremlins %s, %s; %s/%s, %d processors%s; %s", info.Main.Version, info.GoVersion, runtime.GOOS,
 		runtime.GOARCH, runtime.NumCPU(), load, time.Now().UTC().Format("2006-01-02")), nil
 }
-
-// writeBetweenMarks replaces what is between the marks of a table.
-func writeBetweenMarks(file, table, text string) error {
-	page, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	begin := fmt.Sprintf("<!-- begin: %s, written by scripts/mutation -->\n", table)
-	end := fmt.Sprintf("<!-- end: %s -->\n", table)
-	before, rest, ok := strings.Cut(string(page), begin)
-	_, after, ended := strings.Cut(rest, end)
-	if !ok || !ended {
-		return fmt.Errorf("%s has not the marks %q and %q", file, begin, end)
-	}
-	return os.WriteFile(file, []byte(before+begin+text+end+after), 0o644)
-}
