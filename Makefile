@@ -4,7 +4,7 @@
 # An index of scripts/: each target is one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test examples check ci fuzz drills soak mutation acceptance-race bench release test-release vault clean
+.PHONY: help build demo test verify examples check ci fuzz drills soak mutation acceptance-race bench release test-release vault clean
 export KEEP
 
 help: ## list these targets
@@ -16,8 +16,11 @@ build: ## build the plugin into .build/
 demo: ## see it work in a real Vault with a local Redox (KEEP=1 leaves it running)
 	@scripts/demo
 
-test: ## run all tests, also in a real Vault (ARGS='-race -run TestX' go to go test)
+test: ## show that it works: unit and property tests, and the core in a real Vault (ARGS='-race' go to go test)
 	@scripts/test $(ARGS)
+
+verify: ## everything, about 40 minutes: all tests, drills, a release made twice, ...
+	@scripts/verify
 
 examples: ## try all examples and guides, in a real Vault
 	@scripts/examples
@@ -25,7 +28,7 @@ examples: ## try all examples and guides, in a real Vault
 check: ## formatting, vet, staticcheck, modules, scripts, known vulnerabilities
 	@scripts/check
 
-ci: ## all that must hold before a merge: check, test -race, demo
+ci: ## what must hold before a merge: check, test -race, demo
 	@.ci/run
 
 fuzz: ## run every fuzz target for a while (DURATION=5m for each; default 30s)

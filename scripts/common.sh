@@ -29,6 +29,13 @@ run() {
 	"$@"
 }
 
+# stage runs one of a list of commands, and shows which and when it begins, in
+# seconds since the script's start.
+stage() {
+	printf '\n== %s (at %s s)\n' "$*" "$SECONDS"
+	"$@"
+}
+
 # need_go stops a script that has no usable Go.
 need_go() {
 	command -v go >/dev/null || die "go is not on PATH; install Go 1.26 or newer"

@@ -170,7 +170,11 @@ func (e *engine) usedBy(tokens, readers int) {
 func TestAgentRendersFile(t *testing.T) {
 	t.Parallel()
 	// A renewal every 16 s, when 4 s of the token are left. Of Redox's 300 s it is 29 s.
-	const lifetime, renewals = 20 * time.Second, 10
+	const lifetime = 20 * time.Second
+	renewals := 10
+	if testing.Short() {
+		renewals = 2
+	}
 	e := newAgentEngine(t, lifetime)
 	cases := []struct {
 		role          string
@@ -213,6 +217,7 @@ func TestAgentRendersFile(t *testing.T) {
 
 // TestAgentRunsProgram runs process.hcl: the program that runs has a live token at every moment.
 func TestAgentRunsProgram(t *testing.T) {
+	verifyOnly(t, "renewals for two minutes")
 	t.Parallel()
 	// Agent waits 2 s before it restarts the program. A renewal takes 31 s, so that leaves 7 s of the token.
 	const lifetime, renewals = 40 * time.Second, 4

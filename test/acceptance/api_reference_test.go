@@ -17,6 +17,7 @@ import (
 // TestAPIReferenceCommands runs the commands of docs/api.md from top to bottom, as they are printed. What else has to be
 // there for some of them is done before.
 func TestAPIReferenceCommands(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, sandbox.Options{})
 	directory := t.TempDir()
 	if err := os.WriteFile(filepath.Join(directory, "key.pem"), []byte(newPrivateKey(t)), 0o600); err != nil {

@@ -16,6 +16,7 @@ import (
 // TestBackupDocumentation goes through docs/backup.md: a snapshot, a key that leaks and is replaced, a restore of what was
 // before, what the engine says then, the way back, and a clone.
 func TestBackupDocumentation(t *testing.T) {
+	verifyOnly(t, "snapshots and restores for docs/backup.md")
 	node := newRaftNode(t, "original")
 	unsealKey := node.initialize()
 	e := engineAt(node)

@@ -17,6 +17,7 @@ import (
 
 // TestCatalog looks at all places where Vault shows a plugin's version, and compares each with what the binary says itself.
 func TestCatalog(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.checkCatalog(pluginVersion, checksum(t, pluginFile))
 
@@ -30,6 +31,7 @@ func TestCatalog(t *testing.T) {
 // TestReleaseDocumentation makes a release of what is here, as docs/release.md says, and then installs it into Vault with
 // that page's commands. It has the version and the commit that it was made with.
 func TestReleaseDocumentation(t *testing.T) {
+	verifyOnly(t, "makes a release")
 	e := newReadyEngine(t)
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	blocks := documentedCommands(t, "release.md")

@@ -17,6 +17,7 @@ import (
 // TestCheckExplains provokes every error that Redox documents, and looks at what an operator is told. What a correct
 // plugin can't bring about by its settings is answered by a fault.
 func TestCheckExplains(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.register("client-2", "main")
 	e.must("write", e.at("config"), "max_retries=0")

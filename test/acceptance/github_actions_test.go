@@ -102,6 +102,7 @@ func (w *workflow) run(environ ...string) (log string, masked []string, succeede
 
 // TestWorkflowReadsPatient runs the example's workflow.
 func TestWorkflowReadsPatient(t *testing.T) {
+	t.Parallel()
 	w := newWorkflow(t)
 	log, masked, succeeded := w.run()
 	if !succeeded || !strings.Contains(log, `"resourceType": "Patient"`) || strings.Contains(log, "Synthetic") {
@@ -122,6 +123,7 @@ func TestWorkflowReadsPatient(t *testing.T) {
 
 // TestWorkflowLogin logs in with JWTs of other workflows, which Vault is to refuse.
 func TestWorkflowLogin(t *testing.T) {
+	t.Parallel()
 	w := newWorkflow(t)
 	role := w.path + "-ci"
 	somebody, r := w.login(w.mount, role, w.github.sign(t, w.claims))

@@ -202,6 +202,7 @@ func (h *hostileEngine) mints() int {
 // mount. The victim is a key and a role of that name; the key "main" and the role "team" must stay as they are. The
 // plugin's process must be the same in the end: it still knows what it had counted.
 func TestHostileRequests(t *testing.T) {
+	t.Parallel()
 	h := &hostileEngine{engine: newReadyEngine(t), requests: map[string]int{}, statuses: map[int]int{}}
 	h.must("write", h.at("keys/victim"), "algorithm=ES384")
 	h.must("write", "-f", h.at("keys/victim/rotate"))

@@ -47,6 +47,7 @@ func newPKCS8(t testing.TB, algorithm string) (crypto.Signer, string) {
 
 // TestImportsJWKFromTheDashboard brings the file that the Redox dashboard hands out, in each way it can be sent.
 func TestImportsJWKFromTheDashboard(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	key, _ := newPKCS8(t, "RS384")
 	addKey(t, "JWK", key)
@@ -81,6 +82,7 @@ func TestImportsJWKFromTheDashboard(t *testing.T) {
 // TestMisplacedPrivateKeys sends private keys in wrong forms and to wrong places. Each is refused, and the search at
 // the end finds nothing of them in answers, audit log or server log.
 func TestMisplacedPrivateKeys(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	key, text := newPKCS8(t, "RS384")
 	addKey(t, "misplaced", key)
@@ -132,6 +134,7 @@ func TestMisplacedPrivateKeys(t *testing.T) {
 // name. The answer and the server's log have nothing of it. Vault itself writes names of fields into the audit log in
 // clear, before a plugin sees them: README.md says so.
 func TestPrivateKeyAsFieldName(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	key, text := newPKCS8(t, "RS384")
 	scanner := leakcheck.New()

@@ -17,6 +17,8 @@ const exampleManifests = "../../examples/kubernetes"
 // TestKubernetesExamples runs the README's commands for the engine, reads the token as a pod with that policy does, and
 // lets tools/kubernetes check the manifests, and whether their programs understand Vault's answer.
 func TestKubernetesExamples(t *testing.T) {
+	verifyOnly(t, "builds tools/kubernetes")
+	t.Parallel()
 	e := newReadyEngine(t)
 	text, err := os.ReadFile(filepath.Join(exampleManifests, "README.md"))
 	if err != nil {

@@ -189,6 +189,7 @@ func TestQuotas(t *testing.T) {
 
 // TestReadingTokensDocumentation runs every block of commands of docs/reading-tokens.md.
 func TestReadingTokensDocumentation(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("roles/team-a"), "leased=false")
 	for _, block := range documentedCommands(t, "reading-tokens.md") {

@@ -43,9 +43,9 @@ func runTests(m *testing.M) int {
 		return complain(err)
 	}
 	defer shared.Stop()
-	// Parallel tests mostly wait for tokens to end: more of them than there are processors run at once.
+	// Parallel tests mostly wait for Vault, or for tokens to expire: more of them than there are processors run at once.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		return complain(err)
 	}
 	code := m.Run()
@@ -53,6 +53,15 @@ func runTests(m *testing.M) int {
 		return complain(err)
 	}
 	return code
+}
+
+// verifyOnly leaves a test to scripts/verify when the tests are run with -short, as scripts/test does, which prints the
+// reason.
+func verifyOnly(t testing.TB, reason string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left to scripts/verify: " + reason)
+	}
 }
 
 func complain(err error) int {
@@ -120,7 +129,7 @@ func newEngine(t testing.TB, options sandbox.Options) *engine {
 	})
 	path := strings.ToLower(regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(t.Name(), "-"))
 	e := &engine{person: person{t, shared, rootToken}, path: path, redox: redox}
-	e.must("secrets", "enable", "-path="+path, pluginName)
+	e.must("secrets", "enable", "-path="+path, "-plugin-version="+pluginVersion, pluginName)
 	return e
 }
 

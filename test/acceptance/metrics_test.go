@@ -111,6 +111,7 @@ func (p *prometheus) query(expression string) (series int, err error) {
 // TestPrometheus scrapes a mount through Vault's authentication, and asks Prometheus everything that the dashboard and the
 // alerts ask.
 func TestPrometheus(t *testing.T) {
+	verifyOnly(t, "needs Prometheus")
 	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("keys/main"), "rotation_period=720h")
@@ -201,6 +202,7 @@ func knownMetrics(t testing.TB) []string {
 
 // TestAlerts: each alert fires in its own trouble, none while all is well, and each has its place in the run book.
 func TestAlerts(t *testing.T) {
+	verifyOnly(t, "needs Prometheus")
 	t.Parallel()
 	for _, arguments := range [][]string{
 		{"check", "rules", "../../docs/alerts.yml"},

@@ -109,6 +109,7 @@ func (m *migration) checks() map[string]any {
 // TestMigrationDocumentation goes through docs/migration.md, both ways. After each step, and each way back, the service gets
 // its tokens as the page says.
 func TestMigrationDocumentation(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	page := readSections(t, "migration.md")
 	service := page.take("The service, before and after")

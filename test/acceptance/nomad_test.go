@@ -78,6 +78,8 @@ func nomadJob(t testing.TB, into any) {
 
 // TestNomadLogin runs the commands of the README, and logs in with JWTs like those of Nomad.
 func TestNomadLogin(t *testing.T) {
+	verifyOnly(t, "builds tools/nomad")
+	t.Parallel()
 	e := newReadyEngine(t)
 	nomad := newIssuer(t, "/.well-known/jwks.json")
 	mount := e.path + "-nomad"
@@ -124,6 +126,7 @@ func TestNomadLogin(t *testing.T) {
 // TestNomadTemplate renders the job's template with the library that Nomad has, and Nomad's settings: the file has a live
 // token at every moment.
 func TestNomadTemplate(t *testing.T) {
+	verifyOnly(t, "builds tools/nomad, renewals for two minutes")
 	t.Parallel()
 	// A renewal every 31 s, when 9 s of the token are left. Of Redox's 300 s it is 29 s.
 	const lifetime, renewals = 40 * time.Second, 2

@@ -26,6 +26,8 @@ import (
 // TestOpenAPI holds Vault's OpenAPI document of a mount against the specification, and the mount's real answers against
 // the document. An operation that is in the document, but is not tried here, fails the test.
 func TestOpenAPI(t *testing.T) {
+	verifyOnly(t, "builds tools/openapi")
+	t.Parallel()
 	d := &dialog{engine: newEngine(t, sandbox.Options{})}
 	d.setUp()
 	d.useTokens()
@@ -57,6 +59,8 @@ func TestOpenAPI(t *testing.T) {
 
 // TestGeneratedClient makes a client from the document with a common generator, and reads a token with it.
 func TestGeneratedClient(t *testing.T) {
+	verifyOnly(t, "builds tools/openapi")
+	t.Parallel()
 	e := newReadyEngine(t)
 	directory := t.TempDir()
 	document := filepath.Join(directory, "openapi.json")

@@ -29,6 +29,7 @@ type operations struct {
 // TestOperationsDocumentation runs every block of commands of docs/operations.md, and looks at what the page says of it. The
 // parts share a Vault, as an operator has one, and stand in the order of the page.
 func TestOperationsDocumentation(t *testing.T) {
+	verifyOnly(t, "a minute of restarts and reloads for docs/operations.md")
 	node := newRaftNode(t, "one")
 	o := &operations{node: node, unsealKey: node.initialize(), directory: t.TempDir()}
 	o.engine = engineAt(node)

@@ -165,6 +165,8 @@ func (e *engine) forgetToken() {
 // TestOtherServerReadsJWKSURL gets tokens from a server that is not Redox and reads the keys at Vault, and rotates the
 // key there.
 func TestOtherServerReadsJWKSURL(t *testing.T) {
+	verifyOnly(t, "builds tools/authorization-server")
+	t.Parallel()
 	for _, algorithm := range []string{"RS384", "ES384"} {
 		t.Run(algorithm, func(t *testing.T) {
 			s := startAuthorizationServer(t)
@@ -205,6 +207,8 @@ func TestOtherServerReadsJWKSURL(t *testing.T) {
 // it does not know it speaks in other words than Redox, so the plugin does not try other versions within a mint: who
 // adds the new key beside the old one has no outage, who replaces it has one until the new version is activated.
 func TestOtherServerHoldsKeys(t *testing.T) {
+	verifyOnly(t, "builds tools/authorization-server")
+	t.Parallel()
 	s := startAuthorizationServer(t)
 	e := newEngineFor(s, "ES384")
 	key := e.data("read", e.at("keys/main"))
@@ -269,6 +273,8 @@ func TestOtherServerHoldsKeys(t *testing.T) {
 
 // TestOtherServerRefuses shows that the server checks what it is given, and what an operator is told of a refusal.
 func TestOtherServerRefuses(t *testing.T) {
+	verifyOnly(t, "builds tools/authorization-server")
+	t.Parallel()
 	s := startAuthorizationServer(t)
 	e := newEngineFor(s, "ES384")
 	s.register("ES384", e.vault.address+"/v1/"+e.at("jwks/main"))
@@ -318,6 +324,8 @@ func TestOtherServerRefuses(t *testing.T) {
 // TestOtherServersDocumentation runs every block of commands of docs/other-servers.md, in their order. The server reads the
 // JWKS URL, so that nobody has to paste a JWK in between.
 func TestOtherServersDocumentation(t *testing.T) {
+	verifyOnly(t, "builds tools/authorization-server")
+	t.Parallel()
 	s := startAuthorizationServer(t)
 	e := newEngine(t, sandbox.Options{})
 	s.register("ES384", e.vault.address+"/v1/"+e.at("jwks/main"))

@@ -13,6 +13,7 @@ import (
 
 // TestTeamsAreKeptApart gives a team what it may have, and nothing else.
 func TestTeamsAreKeptApart(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	for _, team := range []string{"team-a", "team-b"} {
 		e.register(team+"-client", "main")
@@ -51,6 +52,7 @@ func TestTeamsAreKeptApart(t *testing.T) {
 
 // TestOperatorWithoutRoot sets everything up with a policy that names the engine's paths only.
 func TestOperatorWithoutRoot(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, sandbox.Options{})
 	const all = "create read update delete list"
 	operator := e.as("operator", map[string]string{
@@ -89,6 +91,7 @@ func TestOperatorWithoutRoot(t *testing.T) {
 
 // TestJWKS is what Redox itself would read: public keys, without authentication.
 func TestJWKS(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("keys/second"), "algorithm=RS384", "rsa_bits=2048")
 	nobody := person{t, e.vault, ""}
@@ -118,6 +121,7 @@ func TestJWKS(t *testing.T) {
 
 // TestJWKSURL lets Redox read the public key from Vault, with and without the jku header.
 func TestJWKSURL(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	jwksURL := e.vault.address + "/v1/" + e.at("jwks/main")
 	e.redox.CreateAPIKey(sandbox.APIKey{ID: "by-url", Name: "by-url", JWKSURL: jwksURL})
@@ -137,6 +141,7 @@ func TestJWKSURL(t *testing.T) {
 
 // TestHelp reads the help as somebody does who has never seen the plugin.
 func TestHelp(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, sandbox.Options{})
 	overview := e.must("path-help", e.path)
 	for _, want := range []string{"vault write redox/config", "^token(/", "^config$", "^jwks"} {

@@ -109,6 +109,7 @@ type examplePerson struct {
 
 // TestPolicyExamples tries every endpoint with each example policy, and compares with what docs/policies.md says.
 func TestPolicyExamples(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, sandbox.Options{})
 	people := e.examplePeople()
 
@@ -192,6 +193,7 @@ func TestPolicyExamplesAreComplete(t *testing.T) {
 
 // TestPolicyExamplesOwnRole lets what an entity's metadata say decide whose token somebody gets.
 func TestPolicyExamplesOwnRole(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, sandbox.Options{})
 	e.prepareExamples()
 	roles := []string{"team-a", "team-b", "ci", "manager"}
@@ -223,6 +225,7 @@ func TestPolicyExamplesOwnRole(t *testing.T) {
 
 // TestPolicyExamplesList names what is listed in each way that a policy may.
 func TestPolicyExamplesList(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	for name, policy := range map[string]string{"bare": "keys", "slash": "keys/", "segment": "keys/+", "all": "keys/*"} {
 		somebody := e.as(name, map[string]string{policy: "list"})

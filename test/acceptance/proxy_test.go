@@ -162,6 +162,7 @@ func (p *program) keep(s secret) time.Duration {
 // their caches on, with a lease and without. Whether they ask each time or keep the token for as long as the answer says, it
 // is live at every moment. Agent and Proxy pass each read on: they add none and keep none.
 func TestProgramsReadWithoutAPause(t *testing.T) {
+	verifyOnly(t, "renewals for a minute and a half")
 	t.Parallel()
 	// The engine renews at half of the lifetime where somebody asks all the time, as here.
 	const lifetime, renewals = 20 * time.Second, 5
@@ -266,6 +267,7 @@ func TestProxyLogsInAgain(t *testing.T) {
 // TestListenerDocumentation runs the commands by which the READMEs show what the listeners give, and the Unix socket for one
 // user.
 func TestListenerDocumentation(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	agent := startListening(e, "agent", "of-agent", false)
 	agent.bash(agent.directory, agent.commands()[4])

@@ -98,6 +98,7 @@ func (n *raftNode) learnKeys() {
 // TestRestart stops and starts a Vault server with storage on disk: keys, configuration and leases are still there,
 // and the first token comes without any help.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	node := newRaftNode(t, "one")
 	key := node.initialize()
 	e := engineAt(node)
@@ -126,6 +127,7 @@ func TestRestart(t *testing.T) {
 // TestRotationGoesOnAfterALeaderChange begins a rotation on one node of a cluster, whose process is then killed.
 // Another node takes over and ends the rotation.
 func TestRotationGoesOnAfterALeaderChange(t *testing.T) {
+	t.Parallel()
 	first := newRaftNode(t, "one")
 	unsealKey := first.initialize()
 	nodes := []*raftNode{first}

@@ -270,6 +270,8 @@ func requestText(line string, headers ...string) string {
 // TestReverseProxyExample runs nginx with examples/reverse-proxy in front of Vault: the public keys can be read, and nothing
 // else gets to Vault, whatever is tried.
 func TestReverseProxyExample(t *testing.T) {
+	verifyOnly(t, "needs nginx")
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("keys/a.b-c_d"), "algorithm=ES384")
 	p := startReverseProxy(t, e, "vault.internal.example")
@@ -335,6 +337,8 @@ func TestReverseProxyExample(t *testing.T) {
 
 // TestReverseProxyExampleVerifiesVault puts another server in Vault's place, whose certificate is for another name.
 func TestReverseProxyExampleVerifiesVault(t *testing.T) {
+	verifyOnly(t, "needs nginx")
+	t.Parallel()
 	e := newReadyEngine(t)
 	p := startReverseProxy(t, e, "another.internal.example")
 	status, _, body, arrived := p.send(requestText("GET /v1/" + e.at("jwks")))

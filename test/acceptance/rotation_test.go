@@ -195,6 +195,7 @@ func (r *readers) stop() {
 
 // TestAutomaticRotationIsScheduled shows what an operator sees of it.
 func TestAutomaticRotationIsScheduled(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("keys/main"), "rotation_schedule=0 3 1 * *", "rotation_window=2h")
 	table := e.must("read", e.at("keys/main"))
@@ -209,6 +210,7 @@ func TestAutomaticRotationIsScheduled(t *testing.T) {
 // rotating by itself and for the Platform API, and the run book for a key that has leaked. The local Redox reads the JWKS
 // URL, so that nobody has to paste a JWK in between.
 func TestRotationDocumentation(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	if err := e.redox.SetJWKSURL("client-1", e.vault.address+"/v1/"+e.at("jwks/main")); err != nil {
 		t.Fatal(err)

@@ -166,6 +166,8 @@ func (e *engine) deadTokens() {
 
 // TestScriptsReadResources runs each example program while nothing is wrong.
 func TestScriptsReadResources(t *testing.T) {
+	verifyOnly(t, "needs Python and Node.js")
+	t.Parallel()
 	e := newReadyEngine(t)
 	for _, u := range newUsers(e) {
 		u.checkPatient(u.read())
@@ -176,6 +178,8 @@ func TestScriptsReadResources(t *testing.T) {
 // TestScriptsReplaceRefusedToken has Redox refuse the token that all share: each program makes one fresh token, and goes
 // on with that.
 func TestScriptsReplaceRefusedToken(t *testing.T) {
+	verifyOnly(t, "needs Python and Node.js")
+	t.Parallel()
 	e := newReadyEngine(t)
 	users := newUsers(e)
 	e.deadTokens()
@@ -193,6 +197,8 @@ func TestScriptsReplaceRefusedToken(t *testing.T) {
 
 // TestScriptsGiveUp has Redox refuse every token: each program makes one fresh token, and no more.
 func TestScriptsGiveUp(t *testing.T) {
+	verifyOnly(t, "needs Python and Node.js")
+	t.Parallel()
 	e := newReadyEngine(t)
 	users := newUsers(e)
 	e.deadTokens()
@@ -208,6 +214,8 @@ func TestScriptsGiveUp(t *testing.T) {
 
 // TestScriptsSayWhatIsWrong has other things go wrong: no program tries again, and each says what it was.
 func TestScriptsSayWhatIsWrong(t *testing.T) {
+	verifyOnly(t, "needs Python and Node.js")
+	t.Parallel()
 	e := newReadyEngine(t)
 	for _, u := range newUsers(e) {
 		e.redox.SetFaults(sandbox.Faults{Path: "/fhir", Status: http.StatusForbidden})
@@ -242,6 +250,8 @@ func (u *user) awaitReplaceable() {
 
 // TestScriptsDocumentation runs the commands of the README.
 func TestScriptsDocumentation(t *testing.T) {
+	verifyOnly(t, "needs Python and Node.js")
+	t.Parallel()
 	e := newReadyEngine(t)
 	names := strings.NewReplacer("redox/", e.path+"/", "redox-team-a", e.path+"-team-a", "https://api.redoxengine.com", e.redox.URL,
 		"PATIENT-ID", "1", "../policies", copyExamples(t, "policies", strings.NewReplacer("redox/", e.path+"/")))

@@ -33,6 +33,7 @@ func (s *vaultServer) pluginProcesses(t testing.TB) []int {
 // assertion in its hands: arguments, environment, open files, files left behind; and at the dump of its goroutines that
 // it writes to Vault's log when it is told to quit.
 func TestSecrecyOfTheProcess(t *testing.T) {
+	t.Parallel()
 	s := newOwnServer(t)
 	temporary, err := os.MkdirTemp("", "r") // short: a socket's path may not be long
 	if err != nil {
@@ -123,6 +124,7 @@ func wantOnlySockets(t testing.TB, directory string) {
 // TestSecrecyOfACrash runs a build of the plugin that panics on purpose when it has just signed, with a text that was made
 // of all that is at hand. The caller, and Vault's log, get neither the key nor the assertion.
 func TestSecrecyOfACrash(t *testing.T) {
+	t.Parallel()
 	const file = "crashing"
 	const before = "\treturn assertion, nil\n"
 	const crash = "\tif c.clientID == \"crash\" {\n" +

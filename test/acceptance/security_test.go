@@ -15,6 +15,7 @@ import (
 // a leased read in its lease until that ends, a wrapped one until it is unwrapped, and any other nowhere. The server is
 // one of its own: what is read there must not get into the raw audit log, which is searched for secrets.
 func TestWhereVaultKeepsTokens(t *testing.T) {
+	t.Parallel()
 	s := newOwnServer(t)
 	e := mountOn(t, s)
 	e.must("write", e.at("roles/leased"), "leased=true")

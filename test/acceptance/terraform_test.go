@@ -24,6 +24,7 @@ var (
 // TestTerraformPlanIsEmpty writes what the example has for each endpoint, as Terraform's Vault provider does, and compares
 // with what a read gives then: where that is the same, a second plan has no changes.
 func TestTerraformPlanIsEmpty(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, sandbox.Options{})
 	text, err := os.ReadFile("../../examples/terraform/main.tf")
 	if err != nil {

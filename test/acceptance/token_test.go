@@ -18,6 +18,7 @@ import (
 // TestFirstToken is the main job: a key made in Vault or brought along, of either algorithm, its public half told to
 // Redox, and a token that opens a patient's record.
 func TestFirstToken(t *testing.T) {
+	t.Parallel()
 	for _, algorithm := range []string{"RS384", "ES384"} {
 		for _, origin := range []string{"generated", "imported"} {
 			t.Run(algorithm+" "+origin, func(t *testing.T) {
@@ -70,6 +71,7 @@ func TestFirstToken(t *testing.T) {
 
 // TestFreshToken is what a caller does whose token Redox refused.
 func TestFreshToken(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	first := e.accessToken("token")
 	// Within two seconds of a mint a fresh token is the one just minted. Waiting them out with a real clock would be a
@@ -133,6 +135,7 @@ func tokenOverHTTP(p person, path string) string {
 
 // TestWrappedToken hands a token on through Vault's response wrapping.
 func TestWrappedToken(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	wrapped := e.secret("read", "-wrap-ttl=60s", e.at("token"))
 	if wrapped.WrapInfo == nil || wrapped.Data["access_token"] != nil {
@@ -147,6 +150,7 @@ func TestWrappedToken(t *testing.T) {
 
 // TestLeasedToken gives reads a lease where a role asks for it. Revoking it leaves the shared token alone.
 func TestLeasedToken(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("roles/counted"), "leased=true")
 	first, second := e.secret("read", e.at("token/counted")), e.secret("read", e.at("token/counted"))
@@ -172,6 +176,7 @@ func TestLeasedToken(t *testing.T) {
 
 // TestTwoMounts shows that mounts side by side share nothing.
 func TestTwoMounts(t *testing.T) {
+	t.Parallel()
 	first := newReadyEngine(t)
 	t.Run("second", func(t *testing.T) {
 		second := newReadyEngine(t)
@@ -192,6 +197,7 @@ func TestTwoMounts(t *testing.T) {
 
 // TestScopeAudienceAndCanada are the settings that change what is asked of whom.
 func TestScopeAudienceAndCanada(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("config"), "scope=fhir:read fhir:write")
 	if scope := e.data("read", e.at("token"))["scope"]; scope != "fhir:read fhir:write" {
@@ -212,6 +218,7 @@ func TestScopeAudienceAndCanada(t *testing.T) {
 
 // TestErrorsOfRedoxAndTheNetwork have a status by which clients know what to do, and words for the operator.
 func TestErrorsOfRedoxAndTheNetwork(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("config"), "max_retries=0", "request_timeout=1s")
 	for _, c := range []struct {
@@ -244,6 +251,7 @@ func TestErrorsOfRedoxAndTheNetwork(t *testing.T) {
 
 // TestTLS reaches Redox over TLS that only ca_pem makes trusted.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	e := newEngine(t, sandbox.Options{TLS: true})
 	e.must("write", e.at("keys/main"), "algorithm=ES384")
 	e.register("client-1", "main")

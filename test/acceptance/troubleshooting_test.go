@@ -16,6 +16,7 @@ import (
 // TestTroubleshootingCommands runs every block of commands of docs/troubleshooting.md as it is printed there, on a mount
 // where things are as the page assumes: a key "main" with a pending version, and a role "team-a".
 func TestTroubleshootingCommands(t *testing.T) {
+	t.Parallel()
 	e := newReadyEngine(t)
 	e.must("write", e.at("roles/team-a"), "disabled=true")
 	e.must("write", "-f", e.at("keys/main/rotate"))
@@ -34,6 +35,7 @@ func TestTroubleshootingCommands(t *testing.T) {
 
 // TestTroubleshootingWordsOfVault brings Vault to say what the page shows as Vault's words, the indented lines.
 func TestTroubleshootingWordsOfVault(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../docs/troubleshooting.md")
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ import (
 // TestImportDocumentation runs every command of docs/import.md as it is printed there, in a copy of what they need of a
 // clone. Each import makes the key "main", which has to be the one from the file.
 func TestImportDocumentation(t *testing.T) {
+	t.Parallel()
 	blocks := documentedCommands(t, "import.md")
 	needOpenSSL(t)
 
@@ -184,6 +185,7 @@ func writeFile(t testing.TB, file, text string) {
 // TestTransitsImportCommand shows that the tool made for Vault's transit engine passes its other arguments on, and what
 // it says of a refusal.
 func TestTransitsImportCommand(t *testing.T) {
+	t.Parallel()
 	needOpenSSL(t)
 	e := newEngine(t, sandbox.Options{})
 	key, text := newPKCS8(t, "ES384")
