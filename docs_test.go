@@ -6,8 +6,10 @@ package main
 import (
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,6 +61,25 @@ func TestCitedPages(t *testing.T) {
 		if !citing[directory] {
 			t.Errorf("no citation was found in %s, where there are some", directory)
 		}
+	}
+}
+
+// TestDependabot: Dependabot watches every Go module of this repository, and no directory without one.
+func TestDependabot(t *testing.T) {
+	var modules, watched []string
+	for _, file := range repositoryFiles(t) {
+		if filepath.Base(file) == "go.mod" {
+			modules = append(modules, path.Join("/", filepath.ToSlash(filepath.Dir(file))))
+		}
+	}
+	settings := string(must(os.ReadFile(".github/dependabot.yml")))
+	for _, found := range regexp.MustCompile(`(?m)^ +- (/\S*)$`).FindAllStringSubmatch(settings, -1) {
+		watched = append(watched, found[1])
+	}
+	slices.Sort(modules)
+	slices.Sort(watched)
+	if !slices.Equal(watched, modules) {
+		t.Errorf(".github/dependabot.yml lists under directories\n%q, the Go modules are in\n%q", watched, modules)
 	}
 }
 
