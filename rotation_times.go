@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/rotation"
+	vaultrotation "github.com/hashicorp/vault/sdk/rotation"
 )
 
 const (
@@ -37,9 +37,9 @@ func (r rotationTimes) next(now time.Time) time.Time {
 	case r.period > 0:
 		return now.Add(r.period)
 	case r.schedule != "":
-		if schedule, err := rotation.DefaultScheduler.Parse(r.schedule); err == nil { // it was checked when it was written
-			return rotation.DefaultScheduler.NextRotationTimeFromInput(
-				&rotation.RotationSchedule{Schedule: schedule, RotationSchedule: r.schedule}, now.UTC())
+		if schedule, err := vaultrotation.DefaultScheduler.Parse(r.schedule); err == nil { // it was checked when it was written
+			return vaultrotation.DefaultScheduler.NextRotationTimeFromInput(
+				&vaultrotation.RotationSchedule{Schedule: schedule, RotationSchedule: r.schedule}, now.UTC())
 		}
 	}
 	return time.Time{}
@@ -92,7 +92,7 @@ func isCron(schedule string) bool {
 	if strings.Contains(schedule, "TZ=") {
 		return false
 	}
-	_, err := rotation.DefaultScheduler.Parse(schedule)
+	_, err := vaultrotation.DefaultScheduler.Parse(schedule)
 	return err == nil
 }
 
