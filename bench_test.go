@@ -84,7 +84,7 @@ func benchmarkMintToItsParts(b *testing.B, algorithm string, delay time.Duration
 	m := newBenchmarkMount(b, algorithm)
 	m.write("config", map[string]any{"token_url": server.URL})
 	resolved := must(m.resolve(b.Context(), m.storage, ""))
-	key := must(generatePrivateKey(algorithm, defaultRSABits)).key
+	key := rawKey(algorithm)
 	form := "grant_type=client_credentials&client_assertion=" + strings.Repeat("x", 900)
 
 	steps := []func() error{

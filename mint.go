@@ -14,13 +14,14 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
-// From a role's name to a token: what token/ mints through the cache, check/ tries without it, and assertion/ stops
-// half-way of.
+// From a role's name to a token: token/ mints through the cache, check/ tries without it, and assertion/ stops after
+// signing.
 
 // token is a minted access token with what its readers are told. It is shared and never changed.
 type token struct {
@@ -47,7 +48,7 @@ type client struct {
 	generation uint64 // of the open keys, from before the key was read
 
 	version *keyVersion
-	key     *privateKey // the version's
+	key     *privatekey.Key // the version's
 }
 
 // user is what Redox knows the client by.
@@ -55,7 +56,7 @@ func (c *client) user() rotation.User {
 	return rotation.User{ClientID: c.ClientID, TokenURL: c.tokenURL()}
 }
 
-// order gives the versions to sign with, best first.
+// order returns the versions to sign with, best first.
 func (c *client) order() []int {
 	return rotation.Order(c.signingKey.records(), c.acceptance, c.user())
 }
@@ -119,7 +120,7 @@ func (b *backend) resolve(ctx context.Context, storage logical.Storage, roleName
 
 // assertion signs a new client assertion.
 func (c *client) assertion(now time.Time) (string, error) {
-	return c.key.sign(assertionClaims{
+	return signAssertion(c.key, assertionClaims{
 		clientID: c.ClientID,
 		audience: c.audience(),
 		kid:      c.version.KeyID,
@@ -130,7 +131,7 @@ func (c *client) assertion(now time.Time) (string, error) {
 	})
 }
 
-// exchange asks Redox for a token. It also gives the moment before the request that succeeded.
+// exchange asks Redox for a token. It also returns the moment before the request that succeeded.
 func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokencache.Instant, error) {
 	connection, err := b.connections.get(c.CAPEM, b.now)
 	if err != nil {
@@ -201,7 +202,7 @@ func (b *backend) exchangeInOrder(ctx context.Context, c *client) (answer *redox
 	}
 }
 
-// next gives the best version that was not tried, 0 when all were.
+// next returns the best version that was not tried, 0 when all were.
 func (c *client) next(tried map[int]bool) int {
 	for _, number := range c.order() {
 		if !tried[number] {
@@ -211,8 +212,8 @@ func (c *client) next(tried map[int]bool) int {
 	return 0
 }
 
-// readKeyAgain gives a client the versions that its key has now: a request that hung may have lasted longer than a
-// rotation.
+// readKeyAgain reads the versions that the client's key has now: a request that hung may have lasted longer than a
+// rotation. It reports whether it could.
 func (b *backend) readKeyAgain(ctx context.Context, c *client) bool {
 	generation := b.openKeys.generation()
 	k, err := loadKey(ctx, b.storage, c.Key)
@@ -279,7 +280,7 @@ func (b *backend) mintEnded(roleName string, took time.Duration, err error) {
 	}
 }
 
-// mintPauses says which failures the cache remembers: those that reached for Redox. The others are settled by a look
+// mintPauses reports which failures the cache remembers: those that reached for Redox. The others are settled by a look
 // into storage, and end with the write that mends them.
 func mintPauses(err error) (pause bool, least time.Duration) {
 	var remote *redox.Error
@@ -315,7 +316,7 @@ func (c *connections) get(caPEM string, now func() tokencache.Instant) (*redox.C
 	return client, nil
 }
 
-// close gives idle connections back. Requests under way end with their context.
+// close closes idle connections. Requests under way end with their context.
 func (c *connections) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
 
+	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
@@ -46,8 +47,9 @@ type publishedSets struct {
 // jwksLoadWait bounds the reading of all keys.
 const jwksLoadWait = 20 * time.Second
 
-// get gives the sets. When they are not in memory they are loaded, once for all who ask meanwhile; who gives up does not
-// cancel it for the others. What was loaded is kept only if no key has changed since before it was read.
+// get returns the sets. When they are not in memory they are loaded, once for all callers that ask meanwhile; one that
+// gives up does not cancel it for the others. What was loaded is kept only if no key has changed since before it was
+// read.
 func (p *publishedSets) get(ctx context.Context, load func(context.Context) (*jwkSets, error)) (*jwkSets, error) {
 	p.mu.RLock()
 	sets, changes := p.sets, p.changes
@@ -107,7 +109,7 @@ With a key's name it holds that key only. The answer is raw JSON:
 	}
 }
 
-// publishedKeys gives the sets from memory, or loads them.
+// publishedKeys returns the sets from memory, or loads them.
 func (b *backend) publishedKeys(ctx context.Context) (*jwkSets, error) {
 	return b.published.get(ctx, func(ctx context.Context) (*jwkSets, error) { return b.loadSets(ctx, b.storage) })
 }
@@ -140,10 +142,10 @@ func (b *backend) loadSets(ctx context.Context, storage logical.Storage) (*jwkSe
 		return nil, err
 	}
 	sets := &jwkSets{byKey: make(map[string][]byte, len(names))}
-	all := []*publicJWK{}
+	all := []*jwk.Public{}
 	for _, name := range names {
 		k, err := loadKey(ctx, storage, name)
-		var own []*publicJWK
+		var own []*jwk.Public
 		if err == nil && k != nil {
 			own, err = k.published()
 		}
@@ -166,25 +168,25 @@ func (b *backend) loadSets(ctx context.Context, storage logical.Storage) (*jwkSe
 	return sets, nil
 }
 
-// published gives the public JWKs of the versions that Redox may have to verify with.
-func (k *signingKey) published() ([]*publicJWK, error) {
-	jwks := []*publicJWK{}
+// published returns the public JWKs of the versions that Redox may have to verify with.
+func (k *signingKey) published() ([]*jwk.Public, error) {
+	jwks := []*jwk.Public{}
 	for i := range k.Versions {
 		if !k.Versions[i].Held() {
 			continue
 		}
-		jwk, err := k.jwk(&k.Versions[i])
+		public, err := k.jwk(&k.Versions[i])
 		if err != nil {
 			return nil, err
 		}
-		jwks = append(jwks, jwk)
+		jwks = append(jwks, public)
 	}
 	return jwks, nil
 }
 
-func encodeSet(keys []*publicJWK) []byte {
+func encodeSet(keys []*jwk.Public) []byte {
 	text, _ := json.Marshal(struct { // strings only: can't fail
-		Keys []*publicJWK `json:"keys"`
+		Keys []*jwk.Public `json:"keys"`
 	}{keys})
 	return text
 }

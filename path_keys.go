@@ -13,11 +13,13 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/jwk"
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
 const (
-	defaultAlgorithm = algorithmRS384
+	defaultAlgorithm = privatekey.RS384
 	defaultRSABits   = 3072
 )
 
@@ -87,7 +89,7 @@ func (b *backend) pathKeys() []*framework.Path {
 	fields := rowSchemas(keyRows, defaultKey())
 	for name, schema := range map[string]*framework.FieldSchema{
 		"name": nameField("Name of the key."),
-		"algorithm": {Type: framework.TypeString, Default: defaultAlgorithm, AllowedValues: []any{algorithmRS384, algorithmES384},
+		"algorithm": {Type: framework.TypeString, Default: defaultAlgorithm, AllowedValues: []any{privatekey.RS384, privatekey.ES384},
 			Description:  "Signature algorithm: RS384 or ES384, the two that Redox accepts. Default: RS384. Can't be changed later.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Algorithm"}},
 		"rsa_bits": {Type: framework.TypeInt, Default: defaultRSABits, AllowedValues: rsaBitsAllowed,
@@ -178,19 +180,19 @@ func showKey(k *signingKey, stored *storedAcceptance) (*logical.Response, error)
 	versions := make(map[string]any, len(k.Versions))
 	for i := range k.Versions {
 		v := &k.Versions[i]
-		jwk, err := k.jwk(v)
+		public, err := k.jwk(v)
 		if err != nil {
 			return nil, err
 		}
 		switch v.State {
 		case rotation.Active:
-			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KeyID, jwk.compact()
+			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KeyID, public.Compact()
 			data["created_time"] = formatTime(v.CreatedTime)
 			data["public_pem"] = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: v.PublicKey}))
 		case rotation.Pending:
-			data["pending_kid"], data["pending_public_jwk"] = v.KeyID, jwk.compact()
+			data["pending_kid"], data["pending_public_jwk"] = v.KeyID, public.Compact()
 		}
-		versions[strconv.Itoa(v.Number)] = showVersion(v, jwk)
+		versions[strconv.Itoa(v.Number)] = showVersion(v, public)
 	}
 	data["name"], data["versions"] = k.name, versions
 	data["users"] = showUsers(k, &stored.Acceptance)
@@ -200,8 +202,8 @@ func showKey(k *signingKey, stored *storedAcceptance) (*logical.Response, error)
 	return &logical.Response{Data: data}, nil
 }
 
-// showVersion has the times that are known.
-func showVersion(v *keyVersion, jwk *publicJWK) map[string]any {
+// showVersion returns what is shown of a version, with the times that are known.
+func showVersion(v *keyVersion, public *jwk.Public) map[string]any {
 	shown := map[string]any{
 		"state":        string(v.State),
 		"algorithm":    v.Algorithm,
@@ -210,7 +212,7 @@ func showVersion(v *keyVersion, jwk *publicJWK) map[string]any {
 		"forced":       v.Forced,
 		"compromised":  v.Compromised,
 		"created_time": formatTime(v.CreatedTime),
-		"public_jwk":   jwk.compact(),
+		"public_jwk":   public.Compact(),
 	}
 	for name, moment := range map[string]time.Time{
 		"activated_time": v.ActivatedTime, "retired_time": v.RetiredTime, "destroyed_time": v.DestroyedTime,
@@ -343,11 +345,11 @@ func (b *backend) generateVersion(data *framework.FieldData, algorithm string, b
 	if isGiven(data, "algorithm") {
 		algorithm, _ = data.Get("algorithm").(string)
 	}
-	if !slices.Contains(algorithms, algorithm) {
+	if !slices.Contains(privatekey.Algorithms(), algorithm) {
 		return nil, fieldError("algorithm", "give RS384 or ES384", "the value is not an algorithm that Redox accepts")
 	}
 	if named, _ := data.Get("rsa_bits").(int); isGiven(data, "rsa_bits") {
-		if algorithm != algorithmRS384 {
+		if algorithm != privatekey.RS384 {
 			return nil, fieldError("rsa_bits", "leave it out", "it is for RS384 keys only")
 		}
 		if !slices.Contains(rsaBitsAllowed, any(named)) {
@@ -362,7 +364,7 @@ func (b *backend) generateVersion(data *framework.FieldData, algorithm string, b
 	if err := checkText("kid", kid); err != nil {
 		return nil, err
 	}
-	key, err := generatePrivateKey(algorithm, bits)
+	key, err := privatekey.Generate(algorithm, bits)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
@@ -40,7 +41,7 @@ func keyVerb(verb, summary string, fields map[string]*framework.FieldSchema, han
 func (b *backend) pathKeysRotate() []*framework.Path {
 	return []*framework.Path{
 		keyVerb("rotate", "Make the next version of a key.", map[string]*framework.FieldSchema{
-			"algorithm": {Type: framework.TypeString, AllowedValues: []any{algorithmRS384, algorithmES384},
+			"algorithm": {Type: framework.TypeString, AllowedValues: []any{privatekey.RS384, privatekey.ES384},
 				Description:  "Signature algorithm of the new version. Default: as before.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Algorithm"}},
 			"rsa_bits": {Type: framework.TypeInt, AllowedValues: rsaBitsAllowed,
@@ -170,7 +171,7 @@ func (b *backend) nothingToActivate(ctx context.Context, storage logical.Storage
 	return response, nil
 }
 
-// notAccepted says who does not accept the pending version, and why: those who were tried, and those who were not.
+// notAccepted returns who does not accept the pending version, and why: those who were tried, and those who were not.
 func notAccepted(k *signingKey, acceptance *rotation.Acceptance, trials []trial) error {
 	answers := map[string]string{} // by client ID
 	for _, standing := range acceptance.Waiting(k.records()) {

@@ -5,12 +5,13 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/pem"
-	"errors"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/jwk"
+	"vault-plugin-secrets-redox/internal/privatekey"
 )
 
 // wrappingKeyBits is the size that tools made for Vault's transit engine count on: what they send begins with 512 bytes
@@ -21,18 +22,19 @@ const wrappingKeyBits = 4096
 type wrappingKey struct {
 	header
 
-	PrivateKey sealedPrivateKey `json:"private_key"`
+	PrivateKey privatekey.Sealed `json:"private_key"`
 }
 
-// loadWrappingKey reads the mount's wrapping key, nil when none has been made.
-func loadWrappingKey(ctx context.Context, storage logical.Storage) (*privateKey, error) {
+// loadWrappingKey reads the mount's wrapping key, nil when none has been made. A stored key that can't be used is an
+// unusableEntry.
+func loadWrappingKey(ctx context.Context, storage logical.Storage) (*privatekey.Key, error) {
 	stored := &wrappingKey{}
 	found, err := readEntry(ctx, storage, wrappingKeyStorage, stored)
 	if err != nil || !found {
 		return nil, err
 	}
-	key, err := stored.PrivateKey.open()
-	if err != nil || rsaSize(key.public()) != wrappingKeyBits {
+	key, err := stored.PrivateKey.Open()
+	if err != nil || key.RSABits() != wrappingKeyBits {
 		return nil, unreadableEntry(wrappingKeyStorage)
 	}
 	return key, nil
@@ -92,23 +94,24 @@ func (b *backend) wrappingKeyRead(ctx context.Context, req *logical.Request, _ *
 	if err != nil {
 		return nil, err
 	}
-	public, err := x509.MarshalPKIXPublicKey(key.public())
+	public, err := jwk.MarshalPKIX(key.Public())
 	if err != nil {
-		return nil, errors.New("the public key can't be encoded")
+		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
 		"public_key": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
 	}}, nil
 }
 
-// makeWrappingKey stores a wrapping key. When another request has stored one meanwhile, that one counts.
-func (b *backend) makeWrappingKey(ctx context.Context, storage logical.Storage) (*privateKey, error) {
+// makeWrappingKey generates, stores and returns a wrapping key. If another request has stored one meanwhile, it returns
+// that one.
+func (b *backend) makeWrappingKey(ctx context.Context, storage logical.Storage) (*privatekey.Key, error) {
 	// Before the lock: this takes seconds, and nobody need wait for it.
-	made, err := generatePrivateKey(algorithmRS384, wrappingKeyBits)
+	made, err := privatekey.Generate(privatekey.RS384, wrappingKeyBits)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := made.seal()
+	sealed, err := made.Seal()
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
@@ -70,7 +71,7 @@ func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotat
 	return b.storeRegistrations(ctx, k.name, records)
 }
 
-// unanswered says that Redox gave no answer, or wants no more requests now.
+// unanswered reports whether Redox gave no answer, or wants no more requests now.
 func unanswered(err error) bool {
 	var remote *redox.Error
 	return errors.As(err, &remote) && (remote.StatusCode == http.StatusTooManyRequests ||
@@ -180,7 +181,7 @@ func (b *backend) reconcile(ctx context.Context, r *reconciliation, c *client, a
 	return nil
 }
 
-// outcome gives what is to be stored: with a problem that concerns all, what was known before.
+// outcome returns what is to be stored: with a problem that concerns all, what was known before.
 func (r *reconciliation) outcome(problem string) []registered {
 	if problem == "" {
 		return r.wanted
@@ -203,7 +204,7 @@ func (r *reconciliation) versions() []*keyVersion {
 	return versions
 }
 
-// find gives what is known of a public key at an OAuth API key, nil for nothing.
+// find returns what is known of a public key at an OAuth API key, nil for nothing.
 func find(records []registered, user rotation.User, kid string) *registered {
 	for i := range records {
 		if records[i].User == user && records[i].KeyID == kid {
@@ -213,7 +214,7 @@ func find(records []registered, user rotation.User, kid string) *registered {
 	return nil
 }
 
-// confirmed says whether a version has been seen there. Of one that the engine has not looked after so far, its being
+// confirmed reports whether a version has been seen there. Of one that the engine has not looked after so far, its being
 // used says so. Of the others it does not: what was used right after it was put there may have been lost right after.
 func (r *reconciliation) confirmed(v *keyVersion) bool {
 	if known := find(r.before, r.user, v.KeyID); known != nil {
@@ -243,8 +244,8 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 			record.Problem = "it was there and was taken away by somebody (or this Vault was restored from an older state): " +
 				"if it is to be there, write to keys/" + r.k.name + "/register"
 		default:
-			if jwk, err := r.k.jwk(v); err == nil {
-				r.set = append(r.set, json.RawMessage(jwk.compact()))
+			if public, err := r.k.jwk(v); err == nil {
+				r.set = append(r.set, json.RawMessage(public.Compact()))
 				r.change = true
 			}
 		}
@@ -252,13 +253,13 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 	}
 }
 
-// isOurs says whether a JWK is a version's public key, under the version's kid.
+// isOurs returns a function that reports whether a JWK is a version's public key, under the version's kid.
 func (r *reconciliation) isOurs(v *keyVersion) func(json.RawMessage) bool {
 	own, err := r.k.jwk(v)
 	return func(raw json.RawMessage) bool {
-		var jwk publicJWK
-		return err == nil && json.Unmarshal(raw, &jwk) == nil && jwk.KeyID == v.KeyID &&
-			jwk.KeyType == own.KeyType && jwk.thumbprint() == own.thumbprint()
+		var public jwk.Public
+		return err == nil && json.Unmarshal(raw, &public) == nil && public.KeyID == v.KeyID &&
+			public.KeyType == own.KeyType && public.Thumbprint() == own.Thumbprint()
 	}
 }
 
@@ -271,7 +272,7 @@ func hasKeyID(kid string) func(json.RawMessage) bool {
 	}
 }
 
-// platformToken gives a token of the key's platform role. A role that signs with the key itself is refused: once Redox
+// platformToken returns a token of the key's platform role. A role that signs with the key itself is refused: once Redox
 // no longer knew the key, nothing could make Redox know the next version.
 func (b *backend) platformToken(ctx context.Context, k *signingKey) (string, error) {
 	served, err := b.tokens.Get(ctx, k.PlatformRole)
@@ -285,7 +286,7 @@ func (b *backend) platformToken(ctx context.Context, k *signingKey) (string, err
 	return served.Value.accessToken, nil
 }
 
-// words gives an error as it may be shown, and nothing for none. Only errors that are made to be shown are; others are
+// words returns an error as it may be shown, and nothing for none. Only errors that are made to be shown are; others are
 // storage's, and logged.
 func (b *backend) words(err error) string {
 	var user *userError
@@ -300,7 +301,7 @@ func (b *backend) words(err error) string {
 	return "it could not be looked after: see the server's log"
 }
 
-// notServed says why a key can't be known to Redox yet: with registration=jwks_url and public_jwks_url, when what is
+// notServed returns why a key can't be known to Redox yet: with registration=jwks_url and public_jwks_url, when what is
 // served there does not hold it. Empty when nothing speaks against a trial.
 func (b *backend) notServed(ctx context.Context, c *client, k *signingKey, kid string) string {
 	if k.Registration != registrationJWKSURL || k.PublicJWKSURL == "" {

@@ -54,7 +54,7 @@ func (z *fuzzed) ask(t *testing.T, operation logical.Operation, path string, dat
 	return z.HandleRequest(t.Context(), req)
 }
 
-// stored gives all that is in the storage.
+// stored returns all that is in the storage.
 func (z *fuzzed) stored(t *testing.T) map[string]string {
 	t.Helper()
 	stored := map[string]string{}
@@ -141,7 +141,7 @@ func checkErrorText(t *testing.T, text string, data map[string]any) {
 	}
 }
 
-// checkShown says whether a field was taken for what was written.
+// checkShown fails the test unless a field was taken for what was written.
 func checkShown(t *testing.T, name string, written, shown any) {
 	t.Helper()
 	if written == nil || written == "" {
@@ -165,7 +165,7 @@ func checkShown(t *testing.T, name string, written, shown any) {
 	}
 }
 
-// newFuzzed gives an engine whose storage has one key, "main", for settings that name one.
+// newFuzzed returns an engine whose storage has one key, "main", for settings that name one.
 func newFuzzed(t *testing.T, b *backend) *fuzzed {
 	t.Helper()
 	z := &fuzzed{b, &logical.InmemStorage{}}
@@ -180,7 +180,7 @@ func newFuzzed(t *testing.T, b *backend) *fuzzed {
 var goldenKey = once(func() ([]byte, error) {
 	k := defaultKey()
 	k.name = "main"
-	v, err := newKeyVersion(&privateKey{algorithmES384, outsideEC()}, "", false, newTestClock().wall())
+	v, err := newKeyVersion(brought(outsideEC()), "", false, newTestClock().wall())
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +300,7 @@ func FuzzKeyID(f *testing.F) {
 		}
 		k := must(loadKey(t.Context(), z.storage, "main"))
 		claims := assertionClaims{kid: k.Versions[0].KeyID, now: newTestClock().wall()}
-		assertion := must(must(k.Versions[0].PrivateKey.open()).sign(claims))
+		assertion := must(signAssertion(must(k.Versions[0].PrivateKey.Open()), claims))
 		signed, err := jose.ParseSignedCompact(assertion, []jose.SignatureAlgorithm{jose.ES384})
 		if err != nil {
 			t.Fatalf("others can't read an assertion with the kid %q", kid)

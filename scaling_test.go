@@ -22,6 +22,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/sandbox"
 	"vault-plugin-secrets-redox/internal/tokencache"
@@ -421,7 +422,7 @@ func TestScalingPastTheSizeOfAnEntry(t *testing.T) {
 	}
 }
 
-// perOne gives what one of many things takes of the heap.
+// perOne returns how many bytes of the heap one of many things takes.
 func perOne(many int, make func() (keep any)) float64 {
 	used := func() float64 {
 		var stats runtime.MemStats
@@ -442,7 +443,7 @@ func perOne(many int, make func() (keep any)) float64 {
 func TestScalingOfMemoryAndStorage(t *testing.T) {
 	const clientID, accessTokenSize = "0f6d6d2a-7a4c-4d5e-9a51-3a1c5b1d2e3f", 1000
 	clock := newTestClock()
-	key, err := generatePrivateKey(algorithmRS384, 3072)
+	key, err := privatekey.Generate(algorithmRS384, 3072)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -556,9 +557,9 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 | so many public JWKs (RS384, 3072 bits) fill 64 KiB | %s |`,
 		about(mounted), thousands(accessTokenSize), about(token), about(openKey),
 		about(size(&role{ClientID: clientID})), about(size(k)), about(destroyed),
-		about(entry/destroyed), about(float64(len(sets[0].compact()))),
+		about(entry/destroyed), about(float64(len(sets[0].Compact()))),
 		about(proved), about(refused), about(managed), about(entry/proved), about(entry/refused), about(entry/managed),
-		about(64<<10/float64(len(sets[0].compact()))))
+		about(64<<10/float64(len(sets[0].Compact()))))
 
 	text, err := os.ReadFile(scalingPage)
 	if err != nil {
@@ -580,7 +581,7 @@ func about(n float64) string {
 	return thousands(math.Round(n/step) * step)
 }
 
-// near says whether two texts are the same but for numbers, which are off by a quarter at most.
+// near reports whether two texts are the same but for numbers, which are off by a quarter at most.
 func near(t *testing.T, page, made string) bool {
 	t.Helper()
 	numbers := regexp.MustCompile(`[\d,.]*\d`)

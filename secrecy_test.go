@@ -9,7 +9,6 @@ import (
 	"crypto"
 	"encoding/gob"
 	"encoding/json"
-	"encoding/pem"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -29,6 +28,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/leakcheck"
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
@@ -43,7 +43,7 @@ func (m *mount) searchNow(scanner *leakcheck.Scanner, what string, text []byte) 
 	}
 }
 
-// metricsText gives the metrics as a scraper gets them.
+// metricsText returns the metrics as a scraper gets them.
 func (m *mount) metricsText() []byte {
 	m.t.Helper()
 	text, _ := m.read("metrics")[logical.HTTPRawBody].([]byte)
@@ -116,14 +116,12 @@ func TestEchoedPlatformTokens(t *testing.T) {
 	}
 }
 
-// everyKind makes keys of every kind that the engine holds, in every state, and gives the names of the entries that hold
-// private keys: those of the moment, and those of any time.
+// everyKind makes keys of every kind that the engine holds, in every state.
 func (m *mount) everyKind() {
 	m.t.Helper()
 	m.write("keys/rsa", fields{"rsa_bits": 2048})
 	m.write("keys/rsa/rotate", nil)
-	der := must(must(newPrivateKey(outsideEC())).seal()).bytes()
-	m.write("keys/brought/import", fields{privateKeyField: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))})
+	m.write("keys/brought/import", fields{privateKeyField: pkcs8Text(outsideEC())})
 	m.read("wrapping_key")
 	m.write("roles/team", fields{"leased": true})
 	m.read("token/team")
@@ -163,41 +161,22 @@ func TestPrivateKeysHaveOnePlace(t *testing.T) {
 	}
 }
 
-// storedKeys gives a scanner that knows every private key in stored entries.
+// storedKeys returns a scanner that knows every private key in stored entries.
 func storedKeys(t testing.TB, entries []logical.StorageEntry) *leakcheck.Scanner {
 	t.Helper()
 	scanner := leakcheck.New()
 	for _, entry := range entries {
-		var sealed []sealedPrivateKey
-		switch {
-		case entry.Key == wrappingKeyStorage:
-			stored := &wrappingKey{}
-			if err := json.Unmarshal(entry.Value, stored); err != nil {
-				t.Fatal(err)
-			}
-			sealed = append(sealed, stored.PrivateKey)
-		case strings.HasPrefix(entry.Key, keysStoragePrefix):
-			stored := &signingKey{}
-			if err := json.Unmarshal(entry.Value, stored); err != nil {
-				t.Fatal(err)
-			}
-			for _, v := range stored.Versions {
-				sealed = append(sealed, v.PrivateKey)
-			}
+		if entry.Key != wrappingKeyStorage && !strings.HasPrefix(entry.Key, keysStoragePrefix) {
+			continue
 		}
-		for _, s := range sealed {
-			if len(s.bytes()) == 0 {
-				continue // destroyed
-			}
-			if err := scanner.AddKey(entry.Key, must(s.open()).key); err != nil {
-				t.Fatal(err)
-			}
+		if _, err := scanner.AddStored(entry.Key, string(entry.Value)); err != nil {
+			t.Fatal(err)
 		}
 	}
 	return scanner
 }
 
-// withoutPrivateKeys gives a stored entry without its members private_key.
+// withoutPrivateKeys returns a stored entry without its members private_key.
 func withoutPrivateKeys(t testing.TB, entry []byte) []byte {
 	t.Helper()
 	var value any
@@ -225,8 +204,7 @@ func withoutPrivateKeys(t testing.TB, entry []byte) []byte {
 // TestStorageFailsWithKeysInHand: a storage that fails when a key was just made, brought or read makes the engine say
 // nothing of it.
 func TestStorageFailsWithKeysInHand(t *testing.T) {
-	der := must(must(newPrivateKey(outsideEC())).seal()).bytes()
-	brought := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	brought := pkcs8Text(outsideEC())
 	for _, r := range []storageRequest{
 		{logical.UpdateOperation, "keys/new", fields{"algorithm": algorithmES384}},
 		{logical.UpdateOperation, "keys/new", fields{"rsa_bits": 2048}},
@@ -303,7 +281,7 @@ func TestUnreadableEntriesAreNotQuoted(t *testing.T) {
 // themselves, too, get no byte of a key.
 func TestOtherEncodingsHoldNoPrivateKey(t *testing.T) {
 	for _, outside := range []crypto.Signer{outsideRSA(), outsideEC()} {
-		key := must(newPrivateKey(outside))
+		key := brought(outside)
 		version := must(newKeyVersion(key, "", true, time.Now()))
 		scanner := leakcheck.New()
 		if err := scanner.AddKey("outside", outside); err != nil {
@@ -334,14 +312,14 @@ var crashes = map[string]func(m *mount){
 		panic(must(loadKey(context.Background(), m.storage, "main")).newest().PrivateKey)
 	},
 	"an opened key is the reason": func(m *mount) {
-		panic(must(must(loadKey(context.Background(), m.storage, "main")).newest().PrivateKey.open()))
+		panic(must(must(loadKey(context.Background(), m.storage, "main")).newest().PrivateKey.Open()))
 	},
 	"a value with the key inside is the reason": func(m *mount) {
 		panic(must(m.resolve(context.Background(), m.storage, "")))
 	},
 	"a text made of the key is the reason": func(m *mount) {
 		c := must(m.resolve(context.Background(), m.storage, ""))
-		panic(fmt.Sprintf("%v %+v %#v %s", c.key, c.signingKey, c.version, must(c.key.seal())))
+		panic(fmt.Sprintf("%v %+v %#v %s", c.key, c.signingKey, c.version, must(c.key.Seal())))
 	},
 	"an error made of the key is the reason": func(m *mount) {
 		panic(fmt.Errorf("failed: %v", must(m.resolve(context.Background(), m.storage, "")).key))
@@ -400,12 +378,12 @@ func TestCrashes(t *testing.T) {
 			}
 			_, after, found := strings.Cut(stdout.String(), keyMark)
 			line, _, _ := strings.Cut(after, "\n")
-			var sealed sealedPrivateKey
+			var sealed privatekey.Sealed
 			if !found || json.Unmarshal([]byte(line), &sealed) != nil {
 				t.Fatal("the key is not known")
 			}
 			scanner := leakcheck.New()
-			if err := scanner.AddKey("main", must(sealed.open()).key); err != nil {
+			if err := scanner.AddKey("main", must(storedPrivateKey(sealed))); err != nil {
 				t.Fatal(err)
 			}
 			if found := scanner.Scan(stderr.Bytes()); len(found) > 0 {

@@ -5,12 +5,12 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
-	"errors"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/jwk"
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
@@ -37,9 +37,9 @@ type signingKey struct {
 type keyVersion struct {
 	rotation.Version
 
-	Algorithm  string           `json:"algorithm"`
-	PublicKey  []byte           `json:"public_key"` // PKIX DER
-	PrivateKey sealedPrivateKey `json:"private_key"`
+	Algorithm  string            `json:"algorithm"`
+	PublicKey  []byte            `json:"public_key"` // PKIX DER
+	PrivateKey privatekey.Sealed `json:"private_key"`
 }
 
 // How Redox learns of a public key.
@@ -53,7 +53,7 @@ func defaultKey() *signingKey {
 	return &signingKey{Registration: registrationManual, RetireGrace: 24 * time.Hour}
 }
 
-// records gives the versions without their keys, as internal/rotation takes them.
+// records returns the versions without their keys, as internal/rotation takes them.
 func (k *signingKey) records() []rotation.Version {
 	records := make([]rotation.Version, len(k.Versions))
 	for i := range k.Versions {
@@ -62,17 +62,17 @@ func (k *signingKey) records() []rotation.Version {
 	return records
 }
 
-// setRecords takes what internal/rotation gave for records. The private keys of destroyed versions go.
+// setRecords takes what internal/rotation returned for records. It drops the private keys of destroyed versions.
 func (k *signingKey) setRecords(records []rotation.Version) {
 	for i := range k.Versions {
 		k.Versions[i].Version = records[i]
 		if !records[i].Held() {
-			k.Versions[i].PrivateKey = sealedPrivateKey{}
+			k.Versions[i].PrivateKey = privatekey.Sealed{}
 		}
 	}
 }
 
-// in gives the version in a state, nil when there is none.
+// in returns the version in a state, nil when there is none.
 func (k *signingKey) in(state rotation.State) *keyVersion {
 	if v := rotation.Find(k.records(), state); v != nil {
 		return k.version(v.Number)
@@ -80,7 +80,7 @@ func (k *signingKey) in(state rotation.State) *keyVersion {
 	return nil
 }
 
-// version gives a version by its number, nil when there is none.
+// version returns a version by its number, nil when there is none.
 func (k *signingKey) version(number int) *keyVersion {
 	for i := range k.Versions {
 		if k.Versions[i].Number == number {
@@ -90,49 +90,45 @@ func (k *signingKey) version(number int) *keyVersion {
 	return nil
 }
 
-// newest gives the version made last. A key has at least one.
+// newest returns the version made last. A key has at least one.
 func (k *signingKey) newest() *keyVersion { return &k.Versions[len(k.Versions)-1] }
 
-// jwk gives a version's public JWK.
-func (k *signingKey) jwk(v *keyVersion) (*publicJWK, error) {
-	public, err := x509.ParsePKIXPublicKey(v.PublicKey)
+// jwk returns a version's public JWK. An entry whose public key can't be read is an unusableEntry.
+func (k *signingKey) jwk(v *keyVersion) (*jwk.Public, error) {
+	public, err := jwk.FromPKIX(v.PublicKey, v.KeyID)
 	if err != nil {
 		return nil, unreadableEntry(keysStoragePrefix + k.name)
 	}
-	jwk, err := newPublicJWK(public, v.KeyID)
-	if err != nil {
-		return nil, unreadableEntry(keysStoragePrefix + k.name)
-	}
-	return jwk, nil
+	return public, nil
 }
 
-// rsaBits is the size of the modulus, 0 for EC keys.
+// rsaBits returns the size of the modulus in bits, 0 for EC keys and for a public key that can't be read.
 func (v *keyVersion) rsaBits() int {
-	public, err := x509.ParsePKIXPublicKey(v.PublicKey)
+	public, err := jwk.FromPKIX(v.PublicKey, v.KeyID)
 	if err != nil {
 		return 0
 	}
-	return rsaSize(public)
+	return public.RSABits()
 }
 
 // newKeyVersion records a key pair; its place among the versions is not decided yet. An empty kid stands for the
-// thumbprint.
-func newKeyVersion(key *privateKey, kid string, imported bool, now time.Time) (*keyVersion, error) {
-	jwk, err := newPublicJWK(key.public(), kid)
+// thumbprint (RFC 7638).
+func newKeyVersion(key *privatekey.Key, kid string, imported bool, now time.Time) (*keyVersion, error) {
+	described, err := jwk.New(key.Public(), kid)
 	if err != nil {
 		return nil, err
 	}
-	public, err := x509.MarshalPKIXPublicKey(key.public())
+	public, err := jwk.MarshalPKIX(key.Public())
 	if err != nil {
-		return nil, errors.New("the public key can't be encoded")
+		return nil, err
 	}
-	private, err := key.seal()
+	private, err := key.Seal()
 	if err != nil {
 		return nil, err
 	}
 	return &keyVersion{
-		Version:   rotation.Version{KeyID: jwk.KeyID, Imported: imported, CreatedTime: now.UTC()},
-		Algorithm: key.algorithm, PublicKey: public, PrivateKey: private,
+		Version:   rotation.Version{KeyID: described.KeyID, Imported: imported, CreatedTime: now.UTC()},
+		Algorithm: key.Algorithm(), PublicKey: public, PrivateKey: private,
 	}, nil
 }
 

@@ -107,7 +107,7 @@ func TestStoredEntriesHaveTheFormOfTheGoldenOnes(t *testing.T) {
 	}
 }
 
-// members gives the names in a JSON object and in the objects of its arrays, sorted.
+// members returns the names in a JSON object and in the objects of its arrays, sorted.
 func members(t *testing.T, text string) []string {
 	t.Helper()
 	var names []string
@@ -329,11 +329,11 @@ func TestPrivateKeysAreSealWrapped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		private, err := k.Versions[0].PrivateKey.open()
+		private, err := storedPrivateKey(k.Versions[0].PrivateKey)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := scanner.AddKey(name, private.key); err != nil {
+		if err := scanner.AddKey(name, private); err != nil {
 			t.Fatal(err)
 		}
 	}

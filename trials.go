@@ -23,7 +23,7 @@ type trial struct {
 }
 
 // tryDue asks Redox for a token with the wanted version of a key for some users. The tokens are given away: only
-// whether Redox accepts the version counts. What is learned is noted. When Redox gives no answer, the other users stay
+// whether Redox accepts the version counts. What is learned is noted. When Redox does not answer, the other users stay
 // due: waiting once is enough, for other work waits behind this.
 func (b *backend) tryDue(ctx context.Context, k *signingKey, clients map[rotation.User]*client, due []rotation.User) ([]trial, error) {
 	wanted := rotation.Wanted(k.records())
@@ -85,14 +85,14 @@ func (b *backend) prove(ctx context.Context, k *signingKey) ([]trial, error) {
 // trialWait bounds one trial.
 const trialWait = 20 * time.Second
 
-// try asks Redox for a token with one version. The refusal says why there is none; it is nil when there is one.
+// try asks Redox for a token with one version. The refusal is why there is none, nil when there is one.
 func (b *backend) try(ctx context.Context, c *client, k *signingKey, number int) (refusal, err error) {
 	if missing := b.notServed(ctx, c, k, k.version(number).KeyID); missing != "" {
 		return errors.New(missing), nil
 	}
 	attempt := *c
 	attempt.version = k.version(number)
-	if attempt.key, err = attempt.version.PrivateKey.open(); err != nil { // not kept open: trials are rare
+	if attempt.key, err = attempt.version.PrivateKey.Open(); err != nil { // not kept open: trials are rare
 		return nil, unreadableEntry(keysStoragePrefix + k.name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, trialWait)
@@ -110,7 +110,7 @@ type keyUsers struct {
 	byKey map[string]map[rotation.User]*client
 }
 
-// of gives one client for each user of a key: of the configuration or of a role, disabled ones included, for they may
+// of returns one client for each user of a key: of the configuration or of a role, disabled ones included, for they may
 // come back.
 func (u *keyUsers) of(ctx context.Context, key string) (map[rotation.User]*client, error) {
 	if u.byKey == nil {

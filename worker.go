@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
@@ -130,7 +131,7 @@ func (b *backend) tendKey(ctx context.Context, name string, users *keyUsers) err
 	return b.rotateIfDue(ctx, name)
 }
 
-// unsettled says whether there is anything to do for a key for which all roles have to be read. Most keys are settled
+// unsettled reports whether there is anything to do for a key for which all roles have to be read. Most keys are settled
 // most of the time.
 func unsettled(k *signingKey, acceptance *rotation.Acceptance, now time.Time) bool {
 	graceIsOver := slices.ContainsFunc(k.records(), func(v rotation.Version) bool {
@@ -170,7 +171,7 @@ func (b *backend) rotateIfDue(ctx context.Context, name string) error {
 	var next *keyVersion
 	if due && k.in(rotation.Pending) == nil {
 		newest := k.newest()
-		key, err := generatePrivateKey(newest.Algorithm, newest.rsaBits())
+		key, err := privatekey.Generate(newest.Algorithm, newest.rsaBits())
 		if err != nil {
 			return err
 		}
