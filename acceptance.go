@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,81 +16,82 @@ import (
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
-// What Redox has accepted of each key, and from whom. Mints learn it; they neither write storage nor wait for it: what
-// they learn is kept in memory, counts from there at once, and the worker stores it where this node may write.
+// What the server has accepted of each key, and from which clients. Mints learn it; they neither write storage nor wait
+// for it: what they learn is kept in memory, counts from there at once, and the worker stores it where this node may write.
 
 // storedAcceptance is the entry at acceptance/<key>.
 type storedAcceptance struct {
 	header
-	rotation.Acceptance
+	rotation.Clients
 
 	Registrations []registered `json:"registrations,omitempty"`
 }
 
-// outcome is what mints have learned of one user since it was stored last.
+// outcome is what mints have learned of one client since it was stored last.
 type outcome struct {
-	refused, accepted         int // versions, 0 for none
-	refusedTime, acceptedTime time.Time
-	answer                    string // the refusal
+	rejected, accepted         int // versions, 0 for none
+	rejectedTime, acceptedTime time.Time
+	answer                     string // the rejection
 }
 
-// learnedOutcomes are the outcomes by key and user. Their number is bounded by the users that are configured.
+// learnedOutcomes are the outcomes by key and client. Their number is bounded by the clients that are configured.
 type learnedOutcomes struct {
 	mu    sync.Mutex
-	byKey map[string]map[rotation.User]outcome
+	byKey map[string]map[rotation.Client]outcome
 }
 
 // note merges what a mint has learned.
-func (l *learnedOutcomes) note(key string, user rotation.User, o outcome) {
+func (l *learnedOutcomes) note(key string, client rotation.Client, o outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byKey == nil {
-		l.byKey = map[string]map[rotation.User]outcome{}
+		l.byKey = map[string]map[rotation.Client]outcome{}
 	}
 	if l.byKey[key] == nil {
-		l.byKey[key] = map[rotation.User]outcome{}
+		l.byKey[key] = map[rotation.Client]outcome{}
 	}
-	known := l.byKey[key][user]
-	if !o.refusedTime.IsZero() {
-		known.refused, known.refusedTime, known.answer = o.refused, o.refusedTime, o.answer
+	known := l.byKey[key][client]
+	if !o.rejectedTime.IsZero() {
+		known.rejected, known.rejectedTime, known.answer = o.rejected, o.rejectedTime, o.answer
 	}
 	if !o.acceptedTime.IsZero() {
 		known.accepted, known.acceptedTime = o.accepted, o.acceptedTime
 	}
-	l.byKey[key][user] = known
+	l.byKey[key][client] = known
 }
 
-// replay applies the key's outcomes to what is stored of it.
-func (l *learnedOutcomes) replay(key string, versions []rotation.Version, a *rotation.Acceptance) {
+// events returns what was learned of a key, as events of it.
+func (l *learnedOutcomes) events(key string) []rotation.At {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for user, o := range l.byKey[key] {
-		o.apply(versions, user, a)
-	}
+	return eventsOf(l.byKey[key])
 }
 
-// apply records the outcome, in the order in which it came: a mint may be refused with what was accepted before.
-func (o *outcome) apply(versions []rotation.Version, user rotation.User, a *rotation.Acceptance) (changed bool) {
-	minted := func() {
-		if !o.acceptedTime.IsZero() {
-			changed = a.Minted(versions, user, o.accepted, o.acceptedTime) || changed
-		}
+func eventsOf(outcomes map[rotation.Client]outcome) []rotation.At {
+	var events []rotation.At
+	for client, o := range outcomes {
+		events = append(events, o.events(client)...)
 	}
-	acceptedFirst := o.acceptedTime.Before(o.refusedTime)
-	if acceptedFirst {
-		minted()
-	}
-	if !o.refusedTime.IsZero() {
-		changed = a.Refused(user, o.refused, o.answer, o.refusedTime) || changed
-	}
-	if !acceptedFirst {
-		minted()
-	}
-	return changed
+	return events
 }
 
-// take gives the key's outcomes away.
-func (l *learnedOutcomes) take(key string) map[rotation.User]outcome {
+// events returns the outcome as events, in the order in which they came: a client may be rejected with what was accepted
+// before.
+func (o *outcome) events(client rotation.Client) []rotation.At {
+	var events []rotation.At
+	if !o.rejectedTime.IsZero() {
+		events = append(events, rotation.At{Time: o.rejectedTime,
+			Event: rotation.Rejected{Client: client, Version: o.rejected, Answer: o.answer}})
+	}
+	if !o.acceptedTime.IsZero() {
+		events = append(events, rotation.At{Time: o.acceptedTime, Event: rotation.Accepted{Client: client, Version: o.accepted}})
+	}
+	slices.SortStableFunc(events, func(a, b rotation.At) int { return a.Time.Compare(b.Time) })
+	return events
+}
+
+// take returns the key's outcomes and forgets them.
+func (l *learnedOutcomes) take(key string) map[rotation.Client]outcome {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	taken := l.byKey[key]
@@ -98,19 +100,19 @@ func (l *learnedOutcomes) take(key string) map[rotation.User]outcome {
 }
 
 // putBack is the reverse of take, for outcomes that could not be stored. What was learned meanwhile is newer.
-func (l *learnedOutcomes) putBack(key string, taken map[rotation.User]outcome) {
+func (l *learnedOutcomes) putBack(key string, taken map[rotation.Client]outcome) {
 	l.mu.Lock()
 	newer := l.byKey[key]
 	delete(l.byKey, key)
 	l.mu.Unlock()
-	for _, outcomes := range []map[rotation.User]outcome{taken, newer} {
-		for user, o := range outcomes {
-			l.note(key, user, o)
+	for _, outcomes := range []map[rotation.Client]outcome{taken, newer} {
+		for client, o := range outcomes {
+			l.note(key, client, o)
 		}
 	}
 }
 
-// mayWrite says whether this node may write to storage. It asks Vault, not what is remembered for routing.
+// mayWrite reports whether this node may write to storage. It asks Vault, not what is remembered for routing.
 func (b *backend) mayWrite() bool {
 	state := b.systemView.ReplicationState()
 	return !state.HasState(consts.ReplicationDRSecondary|consts.ReplicationPerformanceStandby) &&
@@ -123,8 +125,8 @@ func loadAcceptance(ctx context.Context, storage logical.Storage, key string) (*
 	return stored, err
 }
 
-// acceptanceOf gives what is known of a key's acceptance, what only this node has learned included. An entry that
-// can't be used is logged and counts as nothing known: mints find out again what Redox accepts.
+// acceptanceOf returns what is known of a key's clients, what only this node has learned included. An entry that can't
+// be used is logged and counts as nothing known: mints find out again what the server accepts.
 func (b *backend) acceptanceOf(ctx context.Context, storage logical.Storage, k *signingKey) (*storedAcceptance, error) {
 	stored, err := loadAcceptance(ctx, storage, k.name)
 	if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
@@ -134,24 +136,30 @@ func (b *backend) acceptanceOf(ctx context.Context, storage logical.Storage, k *
 	if err != nil {
 		return nil, err
 	}
-	b.learned.replay(k.name, k.records(), &stored.Acceptance)
+	known, _, err := k.rotationKey(stored.Clients).Replay(b.learned.events(k.name))
+	if err != nil {
+		return nil, err
+	}
+	stored.Clients = known.Clients
 	return stored, nil
 }
 
-// storeLearned stores what mints have learned of a key, and gives what is stored then. The caller holds the write lock.
+// storeLearned stores what mints have learned of a key, and returns what is stored then. The caller holds the write lock.
 func (b *backend) storeLearned(ctx context.Context, storage logical.Storage, k *signingKey) (*storedAcceptance, error) {
 	stored, err := loadAcceptance(ctx, storage, k.name)
 	if err != nil {
 		return nil, err
 	}
 	taken := b.learned.take(k.name)
-	changed := false
-	for user, o := range taken {
-		changed = o.apply(k.records(), user, &stored.Acceptance) || changed
+	known, _, err := k.rotationKey(stored.Clients).Replay(eventsOf(taken))
+	if err != nil {
+		b.learned.putBack(k.name, taken)
+		return nil, err
 	}
-	if !changed {
+	if known.Clients.Equal(stored.Clients) {
 		return stored, nil
 	}
+	stored.Clients = known.Clients
 	if err := writeEntry(ctx, storage, acceptanceStoragePrefix+k.name, stored); err != nil {
 		b.learned.putBack(k.name, taken)
 		return nil, err

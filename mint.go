@@ -34,7 +34,7 @@ type token struct {
 
 	keyName string // whose change drops the token
 	leased  bool
-	warning string // for who reads it; empty when all is as it should be
+	warning string // for its readers; empty when all is as it should be
 }
 
 // client is a role resolved to all that an assertion needs: the configuration as it is for the role, the key, and which
@@ -43,22 +43,23 @@ type client struct {
 	config
 	role       *role
 	signingKey *signingKey
-	acceptance *rotation.Acceptance
-	generation uint64 // of the open keys, from before the key was read
+	known      rotation.Clients // what is known of the clients of the key
+	generation uint64           // of the open keys, from before the key was read
 
 	version *keyVersion
 	key     *privateKey // the version's
 }
 
-// user is what Redox knows the client by.
-func (c *client) user() rotation.User {
-	return rotation.User{ClientID: c.ClientID, TokenURL: c.tokenURL()}
+// id is what the server knows the client by.
+func (c *client) id() rotation.Client {
+	return rotation.Client{ClientID: c.ClientID, TokenURL: c.tokenURL()}
 }
 
-// order gives the versions to sign with, best first.
-func (c *client) order() []int {
-	return rotation.Order(c.signingKey.records(), c.acceptance, c.user())
-}
+// rotationKey returns the client's key with what is known of its clients.
+func (c *client) rotationKey() rotation.Key { return c.signingKey.rotationKey(c.known) }
+
+// order returns the versions to sign with, best first.
+func (c *client) order() []int { return c.rotationKey().Order(c.id()) }
 
 // use makes the client sign with a version.
 func (b *backend) use(c *client, number int) (err error) {
@@ -108,7 +109,7 @@ func (b *backend) resolve(ctx context.Context, storage logical.Storage, roleName
 	if err != nil {
 		return nil, err
 	}
-	resolved := &client{config: effective, role: r, signingKey: k, acceptance: &stored.Acceptance, generation: generation}
+	resolved := &client{config: effective, role: r, signingKey: k, known: stored.Clients, generation: generation}
 	order := resolved.order()
 	if len(order) == 0 {
 		return nil, fieldError("key", "make a new version with a write to keys/"+k.name+"/rotate",
@@ -122,7 +123,7 @@ func (c *client) assertion(now time.Time) (string, error) {
 	return c.key.sign(assertionClaims{
 		clientID: c.ClientID,
 		audience: c.audience(),
-		kid:      c.version.KeyID,
+		kid:      c.version.KID,
 		jku:      c.JKU,
 		now:      now,
 		backdate: c.ClockSkew,
@@ -130,7 +131,7 @@ func (c *client) assertion(now time.Time) (string, error) {
 	})
 }
 
-// exchange asks Redox for a token. It also gives the moment before the request that succeeded.
+// exchange asks Redox for a token. It also returns the moment before the request that succeeded.
 func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokencache.Instant, error) {
 	connection, err := b.connections.get(c.CAPEM, b.now)
 	if err != nil {
@@ -153,26 +154,26 @@ func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokenc
 
 // exchangeInOrder asks Redox for a token with one version after the other, until Redox knows one. Only "Public key not
 // found" makes it go on: then the key was replaced at Redox, and a version that is still held may be what is there now,
-// also one that was made meanwhile. What was learned is kept. The warning is for who uses the token.
+// also one that was made meanwhile. What was learned is noted. The warning is for the users of the token.
 func (b *backend) exchangeInOrder(ctx context.Context, c *client) (answer *redox.Token, requestedAt tokencache.Instant, warning string, err error) {
 	var learned outcome
-	var refused error // of the version that was best
+	var rejected error // of the version that was best
 	defer func() {
-		if learned.apply(c.signingKey.records(), c.user(), c.acceptance) {
-			b.learned.note(c.Key, c.user(), learned)
+		if learned.isNews(c) {
+			b.learned.note(c.Key, c.id(), learned)
 			b.worker.wakeUp()
 		}
 	}()
-	tried := map[int]bool{}
+	asked := map[int]bool{}
 	for {
-		number := c.next(tried)
+		number := c.next(asked)
 		if number == 0 && b.readKeyAgain(ctx, c) {
-			number = c.next(tried)
+			number = c.next(asked)
 		}
 		if number == 0 {
-			return nil, requestedAt, "", refused
+			return nil, requestedAt, "", rejected
 		}
-		tried[number] = true
+		asked[number] = true
 		if err := b.use(c, number); err != nil {
 			return nil, requestedAt, "", err
 		}
@@ -181,19 +182,19 @@ func (b *backend) exchangeInOrder(ctx context.Context, c *client) (answer *redox
 		switch {
 		case err == nil:
 			learned.accepted, learned.acceptedTime = number, b.now().Wall
-			if refused != nil {
+			if rejected != nil {
 				warning = fmt.Sprintf("Redox did not know the version of key %q that was to sign, so version %d with kid %s signed: "+
-					"read keys/%s for what to do", c.Key, number, c.version.KeyID, c.Key)
+					"read keys/%s for what to do", c.Key, number, c.version.KID, c.Key)
 				b.Logger().Warn("Redox does not know the version that was to sign, another one did", "key", c.Key,
-					"client_id", c.ClientID, "version", number, "kid", c.version.KeyID, "error", refused)
+					"client_id", c.ClientID, "version", number, "kid", c.version.KID, "error", rejected)
 			}
 			return answer, requestedAt, warning, nil
 		case errors.As(err, &remote) && remote.PublicKeyNotFound():
-			if refused == nil {
-				refused = err
+			if rejected == nil {
+				rejected = err
 			}
-			if wanted := rotation.Wanted(c.signingKey.records()); wanted != nil && number == wanted.Number {
-				learned.refused, learned.refusedTime, learned.answer = number, b.now().Wall, remote.Error()
+			if wanted, found := c.rotationKey().Wanted(); found && number == wanted.Number {
+				learned.rejected, learned.rejectedTime, learned.answer = number, b.now().Wall, remote.Error()
 			}
 		default:
 			return nil, requestedAt, "", err
@@ -201,18 +202,24 @@ func (b *backend) exchangeInOrder(ctx context.Context, c *client) (answer *redox
 	}
 }
 
-// next gives the best version that was not tried, 0 when all were.
-func (c *client) next(tried map[int]bool) int {
+// isNews reports whether the outcome, which is c's, changes what is known of it.
+func (o *outcome) isNews(c *client) bool {
+	after, _, err := c.rotationKey().Replay(o.events(c.id()))
+	return err == nil && !after.Clients.Equal(c.known)
+}
+
+// next returns the best version that was not asked for, 0 when all were.
+func (c *client) next(asked map[int]bool) int {
 	for _, number := range c.order() {
-		if !tried[number] {
+		if !asked[number] {
 			return number
 		}
 	}
 	return 0
 }
 
-// readKeyAgain gives a client the versions that its key has now: a request that hung may have lasted longer than a
-// rotation.
+// readKeyAgain replaces the versions of a client's key by those that it has now: a request that hung may have lasted
+// longer than a rotation.
 func (b *backend) readKeyAgain(ctx context.Context, c *client) bool {
 	generation := b.openKeys.generation()
 	k, err := loadKey(ctx, b.storage, c.Key)
@@ -234,7 +241,7 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 		// A standby can't register the lease; the active node mints.
 		return nothing, logical.ErrReadOnly
 	}
-	best := c.version.KeyID
+	best := c.version.KID
 	answer, requestedAt, warning, err := b.exchangeInOrder(ctx, c)
 	if errors.Is(err, context.Canceled) {
 		return nothing, err // a change has superseded this mint, or the mount is closing: nothing failed
@@ -243,7 +250,7 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 		b.Logger().Warn("minting a token failed", "role", roleName, "key", c.Key, "kid", best, "error", err)
 		return nothing, err
 	}
-	b.Logger().Debug("minted a token", "role", roleName, "key", c.Key, "kid", c.version.KeyID,
+	b.Logger().Debug("minted a token", "role", roleName, "key", c.Key, "kid", c.version.KID,
 		"lifetime", answer.Lifetime.String(), "latency", answer.Latency.String())
 	return tokencache.Minted[*token]{
 		Value: &token{
@@ -251,7 +258,7 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 			tokenType:   answer.TokenType,
 			scope:       answer.Scope,
 			clientID:    c.ClientID,
-			keyID:       c.version.KeyID,
+			keyID:       c.version.KID,
 			expireTime:  formatTime(requestedAt.Wall.Add(answer.Lifetime)),
 			mintTime:    formatTime(requestedAt.Wall),
 			keyName:     c.Key,
@@ -279,8 +286,8 @@ func (b *backend) mintEnded(roleName string, took time.Duration, err error) {
 	}
 }
 
-// mintPauses says which failures the cache remembers: those that reached for Redox. The others are settled by a look
-// into storage, and end with the write that mends them.
+// mintPauses reports whether the cache remembers a failure, and for how long at least: it remembers those that reached
+// for Redox. The others are settled by a look into storage, and end with the write that mends them.
 func mintPauses(err error) (pause bool, least time.Duration) {
 	var remote *redox.Error
 	if errors.As(err, &remote) {
@@ -315,7 +322,7 @@ func (c *connections) get(caPEM string, now func() tokencache.Instant) (*redox.C
 	return client, nil
 }
 
-// close gives idle connections back. Requests under way end with their context.
+// close closes idle connections. Requests under way end with their context.
 func (c *connections) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -56,7 +56,7 @@ func (b *backend) assertionSign(ctx context.Context, req *logical.Request, data 
 		"scope":                 c.Scope,
 		"token_url":             c.tokenURL(),
 		"client_id":             c.ClientID,
-		"key_id":                c.version.KeyID,
+		"key_id":                c.version.KID,
 		"expire_time":           formatTime(now.Add(c.AssertionTTL)),
 	}}, nil
 }

@@ -72,7 +72,7 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 	learned := map[string]any{
 		"ok":        false,
 		"client_id": c.ClientID,
-		"kid":       c.version.KeyID,
+		"kid":       c.version.KID,
 		"token_url": c.tokenURL(),
 	}
 	answer, _, warning, err := b.exchangeInOrder(ctx, c)
@@ -98,7 +98,7 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 	}
 	// What was mended at Redox is no write here: this is how readers get to know of it at once.
 	b.tokens.ForgetFailure(roleName)
-	learned["ok"], learned["kid"] = true, c.version.KeyID
+	learned["ok"], learned["kid"] = true, c.version.KID
 	learned["latency_ms"] = answer.Latency.Milliseconds()
 	learned["token_lifetime"] = int64(answer.Lifetime.Seconds())
 	learned["scope"] = answer.Scope

@@ -109,7 +109,7 @@ func TestJWKSHoldsWhatRedoxMayMeet(t *testing.T) {
 	}
 	for i, state := range []rotation.State{rotation.Pending, rotation.Retired, rotation.Destroyed} {
 		version := k.Versions[0]
-		version.Number, version.State, version.KeyID = i+2, state, "kid-"+string(state)
+		version.Number, version.State, version.KID = i+2, state, "kid-"+string(state)
 		k.Versions = append(k.Versions, version)
 	}
 	m.plant("keys/a", string(must(json.Marshal(k))))

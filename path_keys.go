@@ -160,7 +160,7 @@ func (b *backend) keyRead(ctx context.Context, req *logical.Request, data *frame
 	return b.showStored(ctx, req.Storage, k)
 }
 
-// showStored is showKey with what is known of the key's acceptance now.
+// showStored is showKey with what is known of the key's clients now.
 func (b *backend) showStored(ctx context.Context, storage logical.Storage, k *signingKey) (*logical.Response, error) {
 	stored, err := b.acceptanceOf(ctx, storage, k)
 	if err != nil {
@@ -169,7 +169,7 @@ func (b *backend) showStored(ctx context.Context, storage logical.Storage, k *si
 	return showKey(k, stored)
 }
 
-// showKey answers with the public side of a key and what Redox has accepted of it.
+// showKey answers with the public side of a key and what is known of its clients.
 func showKey(k *signingKey, stored *storedAcceptance) (*logical.Response, error) {
 	data := showRows(keyRows, k)
 	for name := range keyShown {
@@ -184,16 +184,16 @@ func showKey(k *signingKey, stored *storedAcceptance) (*logical.Response, error)
 		}
 		switch v.State {
 		case rotation.Active:
-			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KeyID, jwk.compact()
+			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KID, jwk.compact()
 			data["created_time"] = formatTime(v.CreatedTime)
 			data["public_pem"] = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: v.PublicKey}))
 		case rotation.Pending:
-			data["pending_kid"], data["pending_public_jwk"] = v.KeyID, jwk.compact()
+			data["pending_kid"], data["pending_public_jwk"] = v.KID, jwk.compact()
 		}
 		versions[strconv.Itoa(v.Number)] = showVersion(v, jwk)
 	}
 	data["name"], data["versions"] = k.name, versions
-	data["users"] = showUsers(k, &stored.Acceptance)
+	data["users"] = showClients(k, stored.Clients)
 	data["registrations"] = showRegistrations(k.registrations(stored))
 	data["next_step"] = nextStep(k, stored)
 	data["next_rotation_time"] = formatTime(k.NextRotationTime)
@@ -205,7 +205,7 @@ func showVersion(v *keyVersion, jwk *publicJWK) map[string]any {
 	shown := map[string]any{
 		"state":        string(v.State),
 		"algorithm":    v.Algorithm,
-		"kid":          v.KeyID,
+		"kid":          v.KID,
 		"imported":     v.Imported,
 		"forced":       v.Forced,
 		"compromised":  v.Compromised,
@@ -222,26 +222,26 @@ func showVersion(v *keyVersion, jwk *publicJWK) map[string]any {
 	return shown
 }
 
-// showUsers tells of each user which version signs for it, and how far the next one is.
-func showUsers(k *signingKey, acceptance *rotation.Acceptance) []any {
-	users := []any{}
-	for _, standing := range acceptance.Standings {
-		user := map[string]any{
+// showClients returns for each client which version signs for it, and how far the next one is.
+func showClients(k *signingKey, clients rotation.Clients) []any {
+	shown := []any{}
+	for _, standing := range clients.Standings {
+		client := map[string]any{
 			"client_id":        standing.ClientID,
 			"token_url":        standing.TokenURL,
 			"accepted_version": standing.Accepted,
 			"accepted_time":    formatTime(standing.AcceptedTime),
 		}
 		if v := k.version(standing.Accepted); v != nil {
-			user["accepted_kid"] = v.KeyID
+			client["accepted_kid"] = v.KID
 		}
-		if trial := standing.Trial; trial != nil {
-			user["refused_version"], user["refused_since"] = trial.Version, formatTime(trial.FirstTime)
-			user["last_tried_time"], user["last_answer"] = formatTime(trial.LastTime), trial.Answer
+		if probe := standing.Probe; probe.Asked > 0 {
+			client["refused_version"], client["refused_since"] = probe.Version, formatTime(probe.FirstTime)
+			client["last_tried_time"], client["last_answer"] = formatTime(probe.LastTime), probe.Answer
 		}
-		users = append(users, user)
+		shown = append(shown, client)
 	}
-	return users
+	return shown
 }
 
 // formatTime writes a time as RFC 3339 in UTC, to the second, and no time as nothing.
@@ -314,7 +314,7 @@ func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *fram
 
 // storeNewVersion adds a version to a key and stores both. The caller holds the write lock.
 func (b *backend) storeNewVersion(ctx context.Context, storage logical.Storage, k *signingKey, v *keyVersion, cause string) (*logical.Response, error) {
-	if err := requireFreeKeyID(ctx, storage, v.KeyID); err != nil {
+	if err := requireFreeKeyID(ctx, storage, v.KID); err != nil {
 		return nil, err
 	}
 	created := len(k.Versions) == 0
@@ -333,7 +333,7 @@ func (b *backend) storeNewVersion(ctx context.Context, storage logical.Storage, 
 	if created {
 		b.changed(eventKeyCreate, keysStoragePrefix+k.name, logical.CreateOperation, "key", k.name)
 	}
-	b.worker.wakeUp() // to register and to try it
+	b.worker.wakeUp() // to register and probe it
 	return showKey(k, stored)
 }
 
@@ -376,8 +376,8 @@ func (k *signingKey) refuseChange(data *framework.FieldData) error {
 	if isGiven(data, "algorithm") && data.Get("algorithm") != newest.Algorithm {
 		return fieldError("algorithm", wayOut, "this key exists and is %s; writing it never makes a new key pair", newest.Algorithm)
 	}
-	if kid, _ := data.Get("kid").(string); kid != "" && kid != newest.KeyID {
-		return fieldError("kid", wayOut, "this key exists and its kid is %q; writing it never changes that", newest.KeyID)
+	if kid, _ := data.Get("kid").(string); kid != "" && kid != newest.KID {
+		return fieldError("kid", wayOut, "this key exists and its kid is %q; writing it never changes that", newest.KID)
 	}
 	if isGiven(data, "rsa_bits") && data.Get("rsa_bits") != newest.rsaBits() {
 		return fieldError("rsa_bits", wayOut, "this key exists with another size; writing it never makes a new key pair")

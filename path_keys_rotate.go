@@ -5,11 +5,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -141,19 +141,15 @@ func (b *backend) keyActivate(ctx context.Context, req *logical.Request, data *f
 	if k.in(rotation.Pending) == nil {
 		return b.nothingToActivate(ctx, req.Storage, k)
 	}
-	trials, err := b.prove(ctx, k)
+	outcomes, err := b.prove(ctx, k)
 	if err != nil {
 		return nil, err
 	}
-	return b.changeAndShow(ctx, req.Storage, name, func(k *signingKey) step {
-		return func(versions []rotation.Version, acceptance *rotation.Acceptance, now time.Time) ([]rotation.Version, []rotation.Transition, error) {
-			settled, transitions := rotation.Settle(versions, acceptance, k.RetireGrace, now)
-			if rotation.Find(settled, rotation.Pending) != nil {
-				return nil, nil, notAccepted(k, acceptance, trials)
-			}
-			return settled, transitions, nil
-		}
-	})
+	response, err := b.changeAndShow(ctx, req.Storage, name, rotation.Activate{})
+	if refusal := (*rotation.NotAcceptedError)(nil); errors.As(err, &refusal) {
+		return nil, notAccepted(name, refusal.Waiting, outcomes)
+	}
+	return response, err
 }
 
 // nothingToActivate answers where there is no pending version, which is no error: the worker may have been faster.
@@ -170,15 +166,16 @@ func (b *backend) nothingToActivate(ctx context.Context, storage logical.Storage
 	return response, nil
 }
 
-// notAccepted says who does not accept the pending version, and why: those who were tried, and those who were not.
-func notAccepted(k *signingKey, acceptance *rotation.Acceptance, trials []trial) error {
+// notAccepted explains which clients the pending version was not accepted for, and why: those that it was probed for,
+// and those that it was not.
+func notAccepted(name string, waiting []rotation.Client, outcomes []probed) error {
 	answers := map[string]string{} // by client ID
-	for _, standing := range acceptance.Waiting(k.records()) {
-		answers[standing.ClientID] = "not tried"
+	for _, client := range waiting {
+		answers[client.ClientID] = "not tried"
 	}
-	for _, t := range trials {
-		if t.answer != "" {
-			answers[t.user.ClientID] = t.answer
+	for _, o := range outcomes {
+		if o.answer != "" {
+			answers[o.client.ClientID] = o.answer
 		}
 	}
 	clientIDs := map[string][]string{} // by answer: most have the same
@@ -194,12 +191,12 @@ func notAccepted(k *signingKey, acceptance *rotation.Acceptance, trials []trial)
 		problem = "Redox does not accept the pending version for every client ID: " + strings.Join(words, "; ")
 	}
 	return fieldError("name", "see to it that Redox knows pending_public_jwk, then activate again; or, where Vault can't reach Redox, add force=true",
-		"key %q stays as it is: %s", k.name, problem)
+		"key %q stays as it is: %s", name, problem)
 }
 
 // forceActivation promotes the pending version unproved.
 func (b *backend) forceActivation(ctx context.Context, storage logical.Storage, name string) (*logical.Response, error) {
-	response, err := b.changeAndShow(ctx, storage, name, func(*signingKey) step { return rotation.Force })
+	response, err := b.changeAndShow(ctx, storage, name, rotation.Force{})
 	if err != nil {
 		return nil, err
 	}
@@ -209,30 +206,23 @@ func (b *backend) forceActivation(ctx context.Context, storage logical.Storage, 
 }
 
 func (b *backend) keyAbandon(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return b.changeAndShow(ctx, req.Storage, pathName(data, "name"), func(*signingKey) step { return rotation.Abandon })
+	return b.changeAndShow(ctx, req.Storage, pathName(data, "name"), rotation.Abandon{})
 }
 
 func (b *backend) keyRetire(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	number, _ := data.Get("version").(int)
 	named := isGiven(data, "version")
-	if compromised, _ := data.Get("destroy_now").(bool); compromised {
-		if !named {
-			return nil, fieldError("version", "name the version that is compromised", "destroy_now needs it")
-		}
-		return b.changeAndShow(ctx, req.Storage, pathName(data, "name"), func(*signingKey) step {
-			return func(versions []rotation.Version, _ *rotation.Acceptance, now time.Time) ([]rotation.Version, []rotation.Transition, error) {
-				return rotation.Compromise(versions, number, now)
-			}
-		})
+	compromised, _ := data.Get("destroy_now").(bool)
+	var event rotation.Event = rotation.RetireAll{}
+	switch {
+	case compromised && !named:
+		return nil, fieldError("version", "name the version that is compromised", "destroy_now needs it")
+	case compromised:
+		event = rotation.Compromise{Version: number}
+	case named:
+		event = rotation.Retire{Version: number}
 	}
-	return b.changeAndShow(ctx, req.Storage, pathName(data, "name"), func(*signingKey) step {
-		return func(versions []rotation.Version, acceptance *rotation.Acceptance, now time.Time) ([]rotation.Version, []rotation.Transition, error) {
-			if named {
-				return rotation.Retire(versions, acceptance, number, now)
-			}
-			return rotation.RetireAll(versions, acceptance, now)
-		}
-	})
+	return b.changeAndShow(ctx, req.Storage, pathName(data, "name"), event)
 }
 
 func (b *backend) keyRegister(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -244,11 +234,11 @@ func (b *backend) keyRegister(ctx context.Context, req *logical.Request, data *f
 		return nil, fieldError("registration", "add the JWK in the Redox dashboard, or set registration=platform",
 			"key %q is registered by other means (%s)", k.name, k.Registration)
 	}
-	users, err := b.findUsers(ctx)
+	byKey, err := b.findClients(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.register(ctx, k, users[k.name], true); err != nil {
+	if err := b.register(ctx, k, byKey[k.name], true); err != nil {
 		return nil, err
 	}
 	return b.showStored(ctx, req.Storage, k)

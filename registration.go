@@ -21,21 +21,21 @@ import (
 // registered is what is known of one public key at one OAuth API key that the engine manages. It is stored beside what
 // Redox has accepted.
 type registered struct {
-	rotation.User
-	KeyID string `json:"kid"`
-	// Confirmed says that it was seen there after the wake-up that put it there. What was confirmed and is gone was
+	rotation.Client
+	KID string `json:"kid"`
+	// Confirmed is true when it was seen there after the wake-up that put it there. What was confirmed and is gone was
 	// taken away by somebody. What is gone before that was lost to another's change: the Platform API knows no
-	// precondition, so two who change a JWK set at once overwrite each other.
+	// precondition, so two writers that change a JWK set at once overwrite each other.
 	Confirmed bool `json:"confirmed"`
 	// Problem is why it is not there, empty when it is.
 	Problem string `json:"problem,omitempty"`
 }
 
-// register sees to it that the OAuth API key of each user holds the public keys that sign or are to sign, and none of
+// register sees to it that the OAuth API key of each client holds the public keys that sign or are to sign, and none of
 // the engine's own that are destroyed. Foreign keys stay as they are; imported ones are never taken away, since
 // something else may use them. With putBack, what somebody took away is put back. It does nothing for a key that is
 // registered by other means. What is wrong at Redox is no error here: it is stored, to be shown, and tried again.
-func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotation.User]*client, putBack bool) error {
+func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotation.Client]*client, putBack bool) error {
 	if k.Registration != registrationPlatform {
 		return nil
 	}
@@ -43,10 +43,11 @@ func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotat
 	if err != nil {
 		return err
 	}
-	var failed error // what would fail for each further user, too
+	var failed error // what would fail for each further client, too
 	var records []registered
-	for user, c := range clients {
-		r := &reconciliation{k: k, user: user, putBack: putBack, acceptance: &stored.Acceptance, before: stored.Registrations}
+	key := k.rotationKey(stored.Clients)
+	for id, c := range clients {
+		r := &reconciliation{k: k, key: key, client: id, putBack: putBack, before: stored.Registrations}
 		var accessToken string
 		if failed == nil {
 			accessToken, failed = b.platformToken(ctx, k) // each time: many API keys can take longer than a token lives
@@ -70,14 +71,14 @@ func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotat
 	return b.storeRegistrations(ctx, k.name, records)
 }
 
-// unanswered says that Redox gave no answer, or wants no more requests now.
+// unanswered reports whether Redox gave no answer, or wants no more requests now.
 func unanswered(err error) bool {
 	var remote *redox.Error
 	return errors.As(err, &remote) && (remote.StatusCode == http.StatusTooManyRequests ||
 		remote.StatusCode == 0 && (remote.Kind == redox.Timeout || remote.Kind == redox.Unavailable))
 }
 
-// registrations are those of the key's present way of registration: what is stored of an earlier one counts no more.
+// registrations returns those of the key's present way of registration: what is stored of an earlier one counts no more.
 func (k *signingKey) registrations(stored *storedAcceptance) []registered {
 	if k.Registration != registrationPlatform {
 		return nil
@@ -85,12 +86,12 @@ func (k *signingKey) registrations(stored *storedAcceptance) []registered {
 	return stored.Registrations
 }
 
-// showRegistrations tells of each public key whether it is registered.
+// showRegistrations returns for each public key whether it is registered.
 func showRegistrations(records []registered) []any {
 	shown := []any{}
 	for _, r := range records {
 		shown = append(shown, map[string]any{
-			"client_id": r.ClientID, "token_url": r.TokenURL, "kid": r.KeyID,
+			"client_id": r.ClientID, "token_url": r.TokenURL, "kid": r.KID,
 			"registered": r.Problem == "", "problem": r.Problem,
 		})
 	}
@@ -98,7 +99,7 @@ func showRegistrations(records []registered) []any {
 }
 
 func compareRegistered(a, b registered) int {
-	return slices.Compare([]string{a.ClientID, a.TokenURL, a.KeyID}, []string{b.ClientID, b.TokenURL, b.KeyID})
+	return slices.Compare([]string{a.ClientID, a.TokenURL, a.KID}, []string{b.ClientID, b.TokenURL, b.KID})
 }
 
 // storeRegistrations replaces what is stored of a key's registrations, if it is different.
@@ -118,11 +119,11 @@ func (b *backend) storeRegistrations(ctx context.Context, key string, records []
 		return err
 	}
 	for _, r := range records {
-		before := find(known, r.User, r.KeyID)
+		before := find(known, r.Client, r.KID)
 		if r.Problem != "" && (before == nil || before.Problem != r.Problem) {
-			b.Logger().Warn("a public key is not registered at Redox", "key", key, "kid", r.KeyID,
+			b.Logger().Warn("a public key is not registered at Redox", "key", key, "kid", r.KID,
 				"client_id", r.ClientID, "problem", r.Problem)
-			b.announce(eventRegistrationFail, keysStoragePrefix+key, "key", key, "kid", r.KeyID, "client_id", r.ClientID)
+			b.announce(eventRegistrationFail, keysStoragePrefix+key, "key", key, "kid", r.KID, "client_id", r.ClientID)
 		}
 	}
 	return nil
@@ -130,11 +131,11 @@ func (b *backend) storeRegistrations(ctx context.Context, key string, records []
 
 // reconciliation is one look at an OAuth API key's JWK set, and what is to become of it.
 type reconciliation struct {
-	k          *signingKey
-	user       rotation.User
-	putBack    bool
-	acceptance *rotation.Acceptance
-	before     []registered
+	k       *signingKey
+	key     rotation.Key // k with what is known of its clients
+	client  rotation.Client
+	putBack bool
+	before  []registered
 
 	wanted []registered      // the outcome, of the versions that should be there
 	set    []json.RawMessage // what is to be there
@@ -176,23 +177,23 @@ func (b *backend) reconcile(ctx context.Context, r *reconciliation, c *client, a
 				"same moment; it is tried again"
 		}
 	}
-	b.Logger().Info("the public keys registered at Redox were changed", "key", r.k.name, "client_id", r.user.ClientID)
+	b.Logger().Info("the public keys registered at Redox were changed", "key", r.k.name, "client_id", r.client.ClientID)
 	return nil
 }
 
-// outcome gives what is to be stored: with a problem that concerns all, what was known before.
+// outcome returns what is to be stored: with a problem that concerns all, what was known before.
 func (r *reconciliation) outcome(problem string) []registered {
 	if problem == "" {
 		return r.wanted
 	}
 	var records []registered
 	for _, v := range r.versions() {
-		records = append(records, registered{User: r.user, KeyID: v.KeyID, Confirmed: r.confirmed(v), Problem: problem})
+		records = append(records, registered{Client: r.client, KID: v.KID, Confirmed: r.confirmed(v), Problem: problem})
 	}
 	return records
 }
 
-// versions are those that should be there: what signs, and what is to sign next.
+// versions returns those that should be there: what signs, and what is to sign next.
 func (r *reconciliation) versions() []*keyVersion {
 	var versions []*keyVersion
 	for _, state := range []rotation.State{rotation.Active, rotation.Pending} {
@@ -203,23 +204,23 @@ func (r *reconciliation) versions() []*keyVersion {
 	return versions
 }
 
-// find gives what is known of a public key at an OAuth API key, nil for nothing.
-func find(records []registered, user rotation.User, kid string) *registered {
+// find returns what is known of a public key at an OAuth API key, nil for nothing.
+func find(records []registered, client rotation.Client, kid string) *registered {
 	for i := range records {
-		if records[i].User == user && records[i].KeyID == kid {
+		if records[i].Client == client && records[i].KID == kid {
 			return &records[i]
 		}
 	}
 	return nil
 }
 
-// confirmed says whether a version has been seen there. Of one that the engine has not looked after so far, its being
-// used says so. Of the others it does not: what was used right after it was put there may have been lost right after.
+// confirmed reports whether a version has been seen there. Of one that the engine has not looked after so far, its being
+// used shows it. Of the others it does not: what was used right after it was put there may have been lost right after.
 func (r *reconciliation) confirmed(v *keyVersion) bool {
-	if known := find(r.before, r.user, v.KeyID); known != nil {
+	if known := find(r.before, r.client, v.KID); known != nil {
 		return known.Confirmed
 	}
-	return slices.Contains(r.acceptance.Needs(v.Number), r.user)
+	return slices.Contains(r.key.Needs(v.Number), r.client)
 }
 
 // plan decides what the JWK set is to be.
@@ -231,8 +232,8 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 	})
 	r.change = len(r.set) != len(there)
 	for _, v := range r.versions() {
-		record := registered{User: r.user, KeyID: v.KeyID}
-		isOurs, hasKeyID := r.isOurs(v), hasKeyID(v.KeyID)
+		record := registered{Client: r.client, KID: v.KID}
+		isOurs, hasKeyID := r.isOurs(v), hasKeyID(v.KID)
 		switch {
 		case slices.ContainsFunc(there, func(jwk json.RawMessage) bool { return hasKeyID(jwk) && !isOurs(jwk) }):
 			record.Problem = "another public key is registered there under this kid: take it away, or rotate with another kid"
@@ -252,12 +253,12 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 	}
 }
 
-// isOurs says whether a JWK is a version's public key, under the version's kid.
+// isOurs reports whether a JWK is a version's public key, under the version's kid.
 func (r *reconciliation) isOurs(v *keyVersion) func(json.RawMessage) bool {
 	own, err := r.k.jwk(v)
 	return func(raw json.RawMessage) bool {
 		var jwk publicJWK
-		return err == nil && json.Unmarshal(raw, &jwk) == nil && jwk.KeyID == v.KeyID &&
+		return err == nil && json.Unmarshal(raw, &jwk) == nil && jwk.KeyID == v.KID &&
 			jwk.KeyType == own.KeyType && jwk.thumbprint() == own.thumbprint()
 	}
 }
@@ -271,7 +272,7 @@ func hasKeyID(kid string) func(json.RawMessage) bool {
 	}
 }
 
-// platformToken gives a token of the key's platform role. A role that signs with the key itself is refused: once Redox
+// platformToken returns a token of the key's platform role. A role that signs with the key itself is refused: once Redox
 // no longer knew the key, nothing could make Redox know the next version.
 func (b *backend) platformToken(ctx context.Context, k *signingKey) (string, error) {
 	served, err := b.tokens.Get(ctx, k.PlatformRole)
@@ -285,7 +286,7 @@ func (b *backend) platformToken(ctx context.Context, k *signingKey) (string, err
 	return served.Value.accessToken, nil
 }
 
-// words gives an error as it may be shown, and nothing for none. Only errors that are made to be shown are; others are
+// words returns an error as it may be shown, and nothing for none. Only errors that are made to be shown are; others are
 // storage's, and logged.
 func (b *backend) words(err error) string {
 	var user *userError
@@ -300,8 +301,8 @@ func (b *backend) words(err error) string {
 	return "it could not be looked after: see the server's log"
 }
 
-// notServed says why a key can't be known to Redox yet: with registration=jwks_url and public_jwks_url, when what is
-// served there does not hold it. Empty when nothing speaks against a trial.
+// notServed returns why a key can't be known to Redox yet: with registration=jwks_url and public_jwks_url, when what is
+// served there does not hold it. Empty when nothing speaks against a probe.
 func (b *backend) notServed(ctx context.Context, c *client, k *signingKey, kid string) string {
 	if k.Registration != registrationJWKSURL || k.PublicJWKSURL == "" {
 		return ""

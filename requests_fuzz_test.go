@@ -299,7 +299,7 @@ func FuzzKeyID(f *testing.F) {
 			t.Errorf("the kid %q is shown as %q, and in the JWK %q", kid, shown, public.KeyID)
 		}
 		k := must(loadKey(t.Context(), z.storage, "main"))
-		claims := assertionClaims{kid: k.Versions[0].KeyID, now: newTestClock().wall()}
+		claims := assertionClaims{kid: k.Versions[0].KID, now: newTestClock().wall()}
 		assertion := must(must(k.Versions[0].PrivateKey.open()).sign(claims))
 		signed, err := jose.ParseSignedCompact(assertion, []jose.SignatureAlgorithm{jose.ES384})
 		if err != nil {

@@ -6,16 +6,14 @@ package main
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
-// How a key's versions move on: internal/rotation decides, what stands here stores, asks Redox and tells.
+// How a key's versions move on: internal/rotation decides; the code here stores that, and makes it known.
 
 // storeTransitions stores a key whose versions have changed, in one write, and makes the change known. It is the one
 // place where versions change their state. The caller holds the write lock.
@@ -33,35 +31,32 @@ func (b *backend) storeTransitions(ctx context.Context, storage logical.Storage,
 	}
 	for _, t := range transitions {
 		if t.To == rotation.Active {
-			b.tokens.ForgetFailures() // Redox takes this version: who was refused with another need not wait
+			b.tokens.ForgetFailures() // the server takes this version: a role that was rejected with another need not wait
 		}
 		b.Logger().Info("a version of a signing key has changed its state", "key", k.name, "version", t.Version,
-			"kid", t.KeyID, "from", string(t.From), "to", string(t.To), "cause", t.Cause)
+			"kid", t.KID, "from", string(t.From), "to", string(t.To), "cause", t.Cause)
 		b.metrics.transition(t)
 		b.changed(eventKeyVersion+string(t.To), keysStoragePrefix+k.name, logical.UpdateOperation,
-			"key", k.name, "version", strconv.Itoa(t.Version), "kid", t.KeyID, "from", string(t.From), "cause", t.Cause)
+			"key", k.name, "version", strconv.Itoa(t.Version), "kid", t.KID, "from", string(t.From), "cause", t.Cause)
 	}
 	return nil
 }
 
-// versionsChanged forgets what was derived from the versions of a key, but for its tokens.
+// versionsChanged drops what was derived from the versions of a key, but for its tokens.
 func (b *backend) versionsChanged(name string) {
 	b.published.drop()
 	b.openKeys.forget(name)
 }
 
-// keyChanged forgets all that was derived from the key.
+// keyChanged drops all that was derived from the key.
 func (b *backend) keyChanged(name string) {
 	b.versionsChanged(name)
 	b.tokens.DropFunc(func(t *token) bool { return t.keyName == name })
 }
 
-// step is a step of internal/rotation.
-type step func(versions []rotation.Version, acceptance *rotation.Acceptance, now time.Time) ([]rotation.Version, []rotation.Transition, error)
-
-// change takes a step with a key, under the write lock, and stores what has changed: first the acceptance, then the
-// key, so that stopped in between the step can be taken again.
-func (b *backend) change(ctx context.Context, storage logical.Storage, name string, choose func(*signingKey) step) (*signingKey, *storedAcceptance, error) {
+// change applies an event to a key, under the write lock, and stores what has changed: first what is known of its
+// clients, then the key, so that stopped in between the event can be applied again. It returns what is stored then.
+func (b *backend) change(ctx context.Context, storage logical.Storage, name string, event rotation.Event) (*signingKey, *storedAcceptance, error) {
 	unlock, err := b.writes.lock(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -75,41 +70,33 @@ func (b *backend) change(ctx context.Context, storage logical.Storage, name stri
 	if err != nil {
 		return nil, nil, err
 	}
-	before := slices.Clone(stored.Standings)
-	records, transitions, err := choose(k)(k.records(), &stored.Acceptance, b.now().Wall)
+	next, transitions, err := k.rotationKey(stored.Clients).Apply(event, b.now().Wall)
 	if err != nil {
 		return nil, nil, explain(k, err)
 	}
-	if len(transitions) == 0 {
-		return k, stored, nil
-	}
-	if !slices.Equal(before, stored.Standings) {
+	if !next.Clients.Equal(stored.Clients) {
+		stored.Clients = next.Clients
 		if err := writeEntry(ctx, storage, acceptanceStoragePrefix+name, stored); err != nil {
 			return nil, nil, err
 		}
 	}
-	k.setRecords(records)
+	if len(transitions) == 0 {
+		return k, stored, nil
+	}
+	k.setRecords(next.Versions)
 	return k, stored, b.storeTransitions(ctx, storage, k, transitions)
 }
 
 // changeAndShow is change for an endpoint.
-func (b *backend) changeAndShow(ctx context.Context, storage logical.Storage, name string, choose func(*signingKey) step) (*logical.Response, error) {
-	k, stored, err := b.change(ctx, storage, name, choose)
+func (b *backend) changeAndShow(ctx context.Context, storage logical.Storage, name string, event rotation.Event) (*logical.Response, error) {
+	k, stored, err := b.change(ctx, storage, name, event)
 	if err != nil {
 		return nil, err
 	}
 	return showKey(k, stored)
 }
 
-// settle is the step that does what has become due.
-func settle(k *signingKey) step {
-	return func(versions []rotation.Version, acceptance *rotation.Acceptance, now time.Time) ([]rotation.Version, []rotation.Transition, error) {
-		settled, transitions := rotation.Settle(versions, acceptance, k.RetireGrace, now)
-		return settled, transitions, nil
-	}
-}
-
-// explain turns what stands in the way of a step into words with a way out.
+// explain turns what stands in the way of an event into words with a way out.
 func explain(k *signingKey, err error) error {
 	refused := func(field, wayOut string) error {
 		return fieldError(field, wayOut, "key %q: %s", k.name, err)
@@ -133,7 +120,7 @@ func explain(k *signingKey, err error) error {
 	return err
 }
 
-// nextStep says what somebody has to do so that a rotation goes on, empty when nothing.
+// nextStep returns what somebody has to do so that a rotation goes on, empty when nothing.
 func nextStep(k *signingKey, stored *storedAcceptance) string {
 	for _, r := range k.registrations(stored) {
 		if r.Problem != "" {
@@ -145,12 +132,12 @@ func nextStep(k *signingKey, stored *storedAcceptance) string {
 	}
 	if k.in(rotation.Pending) == nil {
 		for _, s := range stored.Standings {
-			if k.Registration != registrationPlatform && s.Trial != nil && s.Trial.Version == s.Accepted {
+			if k.Registration != registrationPlatform && s.Probe.Version == s.Accepted {
 				return "Client ID " + s.ClientID + ": Redox refuses the version that it had accepted. Its kid was taken away there, or Redox " +
 					"can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/" + k.name + "/rotate."
 			}
 		}
-		if len(stored.Waiting(k.records())) > 0 {
+		if len(k.rotationKey(stored.Clients).Waiting()) > 0 {
 			return "Redox does not accept the active version for every client ID: see users, and register public_jwk there."
 		}
 		return ""

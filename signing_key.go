@@ -53,7 +53,7 @@ func defaultKey() *signingKey {
 	return &signingKey{Registration: registrationManual, RetireGrace: 24 * time.Hour}
 }
 
-// records gives the versions without their keys, as internal/rotation takes them.
+// records returns the versions without their keys, as internal/rotation takes them.
 func (k *signingKey) records() []rotation.Version {
 	records := make([]rotation.Version, len(k.Versions))
 	for i := range k.Versions {
@@ -62,7 +62,12 @@ func (k *signingKey) records() []rotation.Version {
 	return records
 }
 
-// setRecords takes what internal/rotation gave for records. The private keys of destroyed versions go.
+// rotationKey returns the key as internal/rotation takes it, given what is known of its clients.
+func (k *signingKey) rotationKey(clients rotation.Clients) rotation.Key {
+	return rotation.Key{Versions: k.records(), Clients: clients, Grace: k.RetireGrace}
+}
+
+// setRecords replaces the public records of the versions by newer ones. The private keys of destroyed versions go.
 func (k *signingKey) setRecords(records []rotation.Version) {
 	for i := range k.Versions {
 		k.Versions[i].Version = records[i]
@@ -72,15 +77,15 @@ func (k *signingKey) setRecords(records []rotation.Version) {
 	}
 }
 
-// in gives the version in a state, nil when there is none.
+// in returns the version in a state, nil when there is none. Of several retired ones it is the newest.
 func (k *signingKey) in(state rotation.State) *keyVersion {
-	if v := rotation.Find(k.records(), state); v != nil {
+	if v, found := k.rotationKey(rotation.Clients{}).Find(state); found {
 		return k.version(v.Number)
 	}
 	return nil
 }
 
-// version gives a version by its number, nil when there is none.
+// version returns a version by its number, nil when there is none.
 func (k *signingKey) version(number int) *keyVersion {
 	for i := range k.Versions {
 		if k.Versions[i].Number == number {
@@ -90,23 +95,23 @@ func (k *signingKey) version(number int) *keyVersion {
 	return nil
 }
 
-// newest gives the version made last. A key has at least one.
+// newest returns the version made last. A key has at least one.
 func (k *signingKey) newest() *keyVersion { return &k.Versions[len(k.Versions)-1] }
 
-// jwk gives a version's public JWK.
+// jwk returns a version's public JWK.
 func (k *signingKey) jwk(v *keyVersion) (*publicJWK, error) {
 	public, err := x509.ParsePKIXPublicKey(v.PublicKey)
 	if err != nil {
 		return nil, unreadableEntry(keysStoragePrefix + k.name)
 	}
-	jwk, err := newPublicJWK(public, v.KeyID)
+	jwk, err := newPublicJWK(public, v.KID)
 	if err != nil {
 		return nil, unreadableEntry(keysStoragePrefix + k.name)
 	}
 	return jwk, nil
 }
 
-// rsaBits is the size of the modulus, 0 for EC keys.
+// rsaBits returns the size of the modulus, 0 for EC keys.
 func (v *keyVersion) rsaBits() int {
 	public, err := x509.ParsePKIXPublicKey(v.PublicKey)
 	if err != nil {
@@ -131,20 +136,20 @@ func newKeyVersion(key *privateKey, kid string, imported bool, now time.Time) (*
 		return nil, err
 	}
 	return &keyVersion{
-		Version:   rotation.Version{KeyID: jwk.KeyID, Imported: imported, CreatedTime: now.UTC()},
+		Version:   rotation.Version{KID: jwk.KeyID, Imported: imported, CreatedTime: now.UTC()},
 		Algorithm: key.algorithm, PublicKey: public, PrivateKey: private,
 	}, nil
 }
 
 // add appends a version: pending, or active where no other is.
 func (k *signingKey) add(v *keyVersion, cause string) (rotation.Transition, error) {
-	records, transition, err := rotation.Add(k.records(), v.Version, cause)
+	next, transitions, err := k.rotationKey(rotation.Clients{}).Apply(rotation.Add{Version: v.Version, Cause: cause}, v.CreatedTime)
 	if err != nil {
-		return transition, err
+		return rotation.Transition{}, err
 	}
 	k.Versions = append(k.Versions, *v)
-	k.setRecords(records)
-	return transition, nil
+	k.setRecords(next.Versions)
+	return transitions[0], nil
 }
 
 // loadKey reads a signing key, nil when there is none.
@@ -197,7 +202,7 @@ func requireFreeKeyID(ctx context.Context, storage logical.Storage, kid string) 
 			continue
 		}
 		for _, v := range k.Versions {
-			if v.KeyID == kid {
+			if v.KID == kid {
 				return fieldError("kid", "give another kid", "key %q has this kid", name)
 			}
 		}

@@ -209,7 +209,7 @@ func TestStoredRotationHasTheFormOfTheGoldenOne(t *testing.T) {
 	}
 }
 
-// members gives the names in a JSON object and in the objects of its arrays, sorted.
+// members returns the names in a JSON object and in the objects of its arrays, sorted.
 func members(t *testing.T, text string) []string {
 	t.Helper()
 	var names []string

@@ -14,64 +14,64 @@ import (
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
-// Proof before promotion: asking Redox for a token with a version, to see whether it is accepted.
+// Proof before promotion: to probe is to ask the server for a token with a version, to see whether it takes that.
 
-// trial is what came of trying the wanted version for one user.
-type trial struct {
-	user   rotation.User
-	answer string // why not; empty when Redox accepted it
+// probed is what came of probing the wanted version for one client.
+type probed struct {
+	client rotation.Client
+	answer string // why not; empty when the server accepted it
 }
 
-// tryDue asks Redox for a token with the wanted version of a key for some users. The tokens are given away: only
-// whether Redox accepts the version counts. What is learned is noted. When Redox gives no answer, the other users stay
-// due: waiting once is enough, for other work waits behind this.
-func (b *backend) tryDue(ctx context.Context, k *signingKey, clients map[rotation.User]*client, due []rotation.User) ([]trial, error) {
-	wanted := rotation.Wanted(k.records())
-	if wanted == nil {
+// probeDue probes the wanted version of a key for some clients. The tokens are discarded: only whether the server
+// accepts the version counts. What is learned is noted. When the server gives no answer, the other clients stay due:
+// waiting once is enough, for other work waits behind this.
+func (b *backend) probeDue(ctx context.Context, k *signingKey, clients map[rotation.Client]*client, due []rotation.Client) ([]probed, error) {
+	wanted, found := k.rotationKey(rotation.Clients{}).Wanted()
+	if !found {
 		return nil, nil
 	}
-	var trials []trial
-	for _, user := range due {
-		c := clients[user]
+	var outcomes []probed
+	for _, id := range due {
+		c := clients[id]
 		if c == nil {
 			continue // not configured any more
 		}
-		refusal, err := b.try(ctx, c, k, wanted.Number)
+		rejection, err := b.probe(ctx, c, k, wanted.Number)
 		if err != nil {
-			return trials, err
+			return outcomes, err
 		}
 		learned := outcome{accepted: wanted.Number, acceptedTime: b.now().Wall}
 		answer := ""
-		if refusal != nil {
-			answer = refusal.Error()
-			learned = outcome{refused: wanted.Number, refusedTime: b.now().Wall, answer: answer}
-			b.Logger().Debug("Redox does not accept a version yet", "key", k.name, "kid", wanted.KeyID,
-				"client_id", user.ClientID, "answer", answer)
+		if rejection != nil {
+			answer = rejection.Error()
+			learned = outcome{rejected: wanted.Number, rejectedTime: b.now().Wall, answer: answer}
+			b.Logger().Debug("Redox does not accept a version yet", "key", k.name, "kid", wanted.KID,
+				"client_id", id.ClientID, "answer", answer)
 		}
-		b.learned.note(k.name, user, learned)
-		trials = append(trials, trial{user, answer})
-		if unanswered(refusal) {
+		b.learned.note(k.name, id, learned)
+		outcomes = append(outcomes, probed{id, answer})
+		if unanswered(rejection) {
 			break
 		}
 	}
-	return trials, nil
+	return outcomes, nil
 }
 
-// prove tries the pending version of a key now, for every user that has used the key; if none has, for those that are
-// configured to.
-func (b *backend) prove(ctx context.Context, k *signingKey) ([]trial, error) {
-	users, err := b.findUsers(ctx)
+// prove probes the pending version of a key now, for every client that has used the key; if none has, for those that
+// are configured to.
+func (b *backend) prove(ctx context.Context, k *signingKey) ([]probed, error) {
+	byKey, err := b.findClients(ctx)
 	if err != nil {
 		return nil, err
 	}
-	clients := users[k.name]
+	clients := byKey[k.name]
 	stored, err := b.acceptanceOf(ctx, b.storage, k)
 	if err != nil {
 		return nil, err
 	}
-	var due []rotation.User
-	for _, standing := range stored.Waiting(k.records()) {
-		due = append(due, standing.User)
+	var due []rotation.Client
+	for _, standing := range k.rotationKey(stored.Clients).Waiting() {
+		due = append(due, standing.Client)
 	}
 	if len(stored.Standings) == 0 {
 		due = slices.Collect(maps.Keys(clients))
@@ -79,23 +79,23 @@ func (b *backend) prove(ctx context.Context, k *signingKey) ([]trial, error) {
 	if err := b.register(ctx, k, clients, false); err != nil {
 		return nil, err
 	}
-	return b.tryDue(ctx, k, clients, due)
+	return b.probeDue(ctx, k, clients, due)
 }
 
-// trialWait bounds one trial.
-const trialWait = 20 * time.Second
+// probeWait bounds one probe.
+const probeWait = 20 * time.Second
 
-// try asks Redox for a token with one version. The refusal says why there is none; it is nil when there is one.
-func (b *backend) try(ctx context.Context, c *client, k *signingKey, number int) (refusal, err error) {
-	if missing := b.notServed(ctx, c, k, k.version(number).KeyID); missing != "" {
+// probe asks the server for a token with one version. The rejection is why there is none; it is nil when there is one.
+func (b *backend) probe(ctx context.Context, c *client, k *signingKey, number int) (rejection, err error) {
+	if missing := b.notServed(ctx, c, k, k.version(number).KID); missing != "" {
 		return errors.New(missing), nil
 	}
 	attempt := *c
 	attempt.version = k.version(number)
-	if attempt.key, err = attempt.version.PrivateKey.open(); err != nil { // not kept open: trials are rare
+	if attempt.key, err = attempt.version.PrivateKey.open(); err != nil { // not kept open: probes are rare
 		return nil, unreadableEntry(keysStoragePrefix + k.name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, trialWait)
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()
 	_, _, err = b.exchange(ctx, &attempt)
 	if remote := (*redox.Error)(nil); errors.As(err, &remote) {
@@ -104,41 +104,40 @@ func (b *backend) try(ctx context.Context, c *client, k *signingKey, number int)
 	return nil, err
 }
 
-// keyUsers finds who uses which key, once for all keys of a wake-up, and only if asked.
-type keyUsers struct {
+// keyClients finds the clients of each key, once for all keys of a wake-up, and only if asked.
+type keyClients struct {
 	b     *backend
-	byKey map[string]map[rotation.User]*client
+	byKey map[string]map[rotation.Client]*client
 }
 
-// of gives one client for each user of a key: of the configuration or of a role, disabled ones included, for they may
-// come back.
-func (u *keyUsers) of(ctx context.Context, key string) (map[rotation.User]*client, error) {
-	if u.byKey == nil {
-		byKey, err := u.b.findUsers(ctx)
+// of returns the clients of a key: of the configuration or of a role, disabled ones included, for they may come back.
+func (f *keyClients) of(ctx context.Context, key string) (map[rotation.Client]*client, error) {
+	if f.byKey == nil {
+		byKey, err := f.b.findClients(ctx)
 		if err != nil {
 			return nil, err
 		}
-		u.byKey = byKey
+		f.byKey = byKey
 	}
-	return u.byKey[key], nil
+	return f.byKey[key], nil
 }
 
-// findUsers reads all roles.
-func (b *backend) findUsers(ctx context.Context) (map[string]map[rotation.User]*client, error) {
+// findClients reads all roles, and returns the clients by key.
+func (b *backend) findClients(ctx context.Context) (map[string]map[rotation.Client]*client, error) {
 	c, _, err := loadConfig(ctx, b.storage)
 	if err != nil {
 		return nil, err
 	}
-	byKey := map[string]map[rotation.User]*client{}
+	byKey := map[string]map[rotation.Client]*client{}
 	add := func(r *role) {
 		effective := &client{config: r.overlay(*c), role: r}
 		if effective.ClientID == "" || effective.Key == "" {
 			return
 		}
 		if byKey[effective.Key] == nil {
-			byKey[effective.Key] = map[rotation.User]*client{}
+			byKey[effective.Key] = map[rotation.Client]*client{}
 		}
-		byKey[effective.Key][effective.user()] = effective
+		byKey[effective.Key][effective.id()] = effective
 	}
 	names, err := b.storage.List(ctx, rolesStoragePrefix)
 	if err != nil {
@@ -153,6 +152,6 @@ func (b *backend) findUsers(ctx context.Context) (map[string]map[rotation.User]*
 			add(r)
 		}
 	}
-	add(&role{}) // last: of several clients for one user the configuration's counts
+	add(&role{}) // last: where a role has the configuration's client, the configuration counts
 	return byKey, nil
 }

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -42,7 +43,7 @@ func (w *worker) start(work func(context.Context)) {
 	})
 }
 
-// wakeUp makes the worker look for what there is to do. It never waits.
+// wakeUp makes the worker look for work. It never waits.
 func (w *worker) wakeUp() {
 	select {
 	case w.wake <- struct{}{}:
@@ -70,7 +71,7 @@ func (b *backend) periodic(context.Context, *logical.Request) error {
 	return nil
 }
 
-// tend does for each key what is due. A key with an error is logged and left for the next time.
+// tend does the work that is due for each key. Failures are logged and retried on the next pass.
 func (b *backend) tend(ctx context.Context) {
 	if !b.mayWrite() {
 		return
@@ -80,12 +81,12 @@ func (b *backend) tend(ctx context.Context) {
 		b.logUnlessEnded(ctx, "the signing keys can't be listed", "", err)
 		return
 	}
-	users := &keyUsers{b: b}
+	clients := &keyClients{b: b}
 	for _, name := range names {
 		if ctx.Err() != nil || !b.mayWrite() {
 			return
 		}
-		if err := b.tendKey(ctx, name, users); err != nil {
+		if err := b.tendKey(ctx, name, clients); err != nil {
 			b.logUnlessEnded(ctx, "background work on a signing key failed", name, err)
 		}
 	}
@@ -100,7 +101,7 @@ func (b *backend) logUnlessEnded(ctx context.Context, what, key string, err erro
 
 // tendKey does what is due for one key. Each part ends with one write to storage, and begins from what is stored: it
 // can be stopped anywhere and begun again, on another node, too.
-func (b *backend) tendKey(ctx context.Context, name string, users *keyUsers) error {
+func (b *backend) tendKey(ctx context.Context, name string, clients *keyClients) error {
 	k, err := loadKey(ctx, b.storage, name)
 	if err != nil || k == nil {
 		return err
@@ -109,38 +110,39 @@ func (b *backend) tendKey(ctx context.Context, name string, users *keyUsers) err
 	if err != nil {
 		return err
 	}
-	if unsettled(k, &stored.Acceptance, b.now().Wall) {
-		clients, err := users.of(ctx, name)
+	if unsettled(k, stored.Clients, b.now().Wall) {
+		configured, err := clients.of(ctx, name)
 		if err != nil {
 			return err
 		}
-		if err := b.pruneAcceptance(ctx, k, clients); err != nil {
+		if err := b.pruneAcceptance(ctx, k, configured); err != nil {
 			return err
 		}
-		if err := b.register(ctx, k, clients, false); err != nil {
+		if err := b.register(ctx, k, configured, false); err != nil {
 			return err
 		}
-		if _, err := b.tryDue(ctx, k, clients, stored.Due(k.records(), b.now().Wall)); err != nil {
+		if _, err := b.probeDue(ctx, k, configured, k.rotationKey(stored.Clients).Due(b.now().Wall)); err != nil {
 			return err
 		}
 	}
-	if _, _, err := b.change(ctx, b.storage, name, settle); err != nil {
+	if _, _, err := b.change(ctx, b.storage, name, rotation.Settle{}); err != nil {
 		return err
 	}
 	return b.rotateIfDue(ctx, name)
 }
 
-// unsettled says whether there is anything to do for a key for which all roles have to be read. Most keys are settled
+// unsettled reports whether there is anything to do for a key for which all roles have to be read. Most keys are settled
 // most of the time.
-func unsettled(k *signingKey, acceptance *rotation.Acceptance, now time.Time) bool {
-	graceIsOver := slices.ContainsFunc(k.records(), func(v rotation.Version) bool {
-		return v.State == rotation.Retired && !now.Before(rotation.GraceEnd(&v, acceptance, k.RetireGrace))
+func unsettled(k *signingKey, clients rotation.Clients, now time.Time) bool {
+	key := k.rotationKey(clients)
+	graceIsOver := slices.ContainsFunc(key.Versions, func(v rotation.Version) bool {
+		return v.State == rotation.Retired && !now.Before(key.GraceEnd(v))
 	})
-	return k.Registration == registrationPlatform || graceIsOver || len(acceptance.Due(k.records(), now)) > 0
+	return k.Registration == registrationPlatform || graceIsOver || len(key.Due(now)) > 0
 }
 
-// pruneAcceptance stores what mints have learned, and forgets users that nothing is configured for any more.
-func (b *backend) pruneAcceptance(ctx context.Context, k *signingKey, clients map[rotation.User]*client) error {
+// pruneAcceptance stores what mints have learned, and drops clients that nothing is configured for any more.
+func (b *backend) pruneAcceptance(ctx context.Context, k *signingKey, clients map[rotation.Client]*client) error {
 	unlock, err := b.writes.lock(ctx)
 	if err != nil {
 		return err
@@ -150,9 +152,11 @@ func (b *backend) pruneAcceptance(ctx context.Context, k *signingKey, clients ma
 	if err != nil {
 		return err
 	}
-	if !stored.Prune(k.records(), func(user rotation.User) bool { return clients[user] != nil }) {
-		return nil
+	pruned, _, err := k.rotationKey(stored.Clients).Apply(rotation.Prune{Configured: slices.Collect(maps.Keys(clients))}, b.now().Wall)
+	if err != nil || pruned.Clients.Equal(stored.Clients) {
+		return err
 	}
+	stored.Clients = pruned.Clients
 	return writeEntry(ctx, b.storage, acceptanceStoragePrefix+k.name, stored)
 }
 
@@ -188,7 +192,7 @@ func (b *backend) rotateIfDue(ctx context.Context, name string) error {
 		return err
 	}
 	if due, missed = k.rotationDue(now); !due && !missed {
-		return nil // somebody has rotated it meanwhile
+		return nil // it was rotated meanwhile
 	}
 	k.scheduleRotation(now)
 	if next != nil && k.in(rotation.Pending) == nil {
@@ -196,7 +200,7 @@ func (b *backend) rotateIfDue(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		b.worker.wakeUp() // to register and try it
+		b.worker.wakeUp() // to register and probe it
 		return b.storeTransitions(ctx, b.storage, k, []rotation.Transition{transition})
 	}
 	if err := writeEntry(ctx, b.storage, keysStoragePrefix+name, k); err != nil {
