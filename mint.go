@@ -28,7 +28,7 @@ type token struct {
 	tokenType   string
 	scope       string
 	clientID    string
-	keyID       string
+	kid         string
 	expireTime  string
 	mintTime    string
 
@@ -251,7 +251,7 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 			tokenType:   answer.TokenType,
 			scope:       answer.Scope,
 			clientID:    c.ClientID,
-			keyID:       c.version.KeyID,
+			kid:         c.version.KeyID,
 			expireTime:  formatTime(requestedAt.Wall.Add(answer.Lifetime)),
 			mintTime:    formatTime(requestedAt.Wall),
 			keyName:     c.Key,

@@ -26,7 +26,7 @@ func (b *backend) pathAssertion() *framework.Path {
 					"scope":                 answerField(framework.TypeString, "Form field of the token request; leave it out when empty."),
 					"token_url":             answerField(framework.TypeString, "Where to post the form."),
 					"client_id":             answerField(framework.TypeString, "Client ID in the assertion. No form field."),
-					"key_id":                answerField(framework.TypeString, "kid of the key that signed."),
+					"kid":                   answerField(framework.TypeString, "kid of the key that signed."),
 					"expire_time":           answerField(framework.TypeTime, "When the assertion ends."),
 				})),
 		},
@@ -56,7 +56,7 @@ func (b *backend) assertionSign(ctx context.Context, req *logical.Request, data 
 		"scope":                 c.Scope,
 		"token_url":             c.tokenURL(),
 		"client_id":             c.ClientID,
-		"key_id":                c.version.KeyID,
+		"kid":                   c.version.KeyID,
 		"expire_time":           formatTime(now.Add(c.AssertionTTL)),
 	}}, nil
 }

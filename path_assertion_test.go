@@ -42,8 +42,8 @@ func TestAssertion(t *testing.T) {
 	m.register("client-2", "own")
 	m.write("roles/own", map[string]any{"client_id": "client-2", "key": "own", "scope": "fhir:development"})
 	for path, want := range map[string]map[string]any{
-		"assertion":     {"client_id": "client-1", "key_id": m.read("keys/main")["kid"], "scope": ""},
-		"assertion/own": {"client_id": "client-2", "key_id": "own-kid", "scope": "fhir:development"},
+		"assertion":     {"client_id": "client-1", "kid": m.read("keys/main")["kid"], "scope": ""},
+		"assertion/own": {"client_id": "client-2", "kid": "own-kid", "scope": "fhir:development"},
 	} {
 		t.Run(path, func(t *testing.T) {
 			want = maps.Clone(want)

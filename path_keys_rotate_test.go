@@ -61,7 +61,7 @@ func (m *mount) wantStates(key, want string) {
 func (m *mount) signsWith(path string) any {
 	m.t.Helper()
 	m.clock.advance(3 * time.Second)
-	return m.write(path, nil)["key_id"]
+	return m.write(path, nil)["kid"]
 }
 
 func (m *mount) tendNow() { m.tend(context.Background()) }
@@ -168,7 +168,7 @@ func TestReplacingTheJWKIsHarmless(t *testing.T) {
 	m.setJWKs("client-1", first["public_jwk"])
 	m.clock.advance(3 * time.Second)
 	response, err := m.request(logical.UpdateOperation, "token", nil)
-	if err != nil || response.Data["key_id"] != first["kid"] {
+	if err != nil || response.Data["kid"] != first["kid"] {
 		t.Fatalf("after the JWK was put back: %v %v", response, err)
 	}
 	if len(response.Warnings) != 1 || !strings.Contains(response.Warnings[0], "keys/main") {
@@ -238,7 +238,7 @@ func TestMintGoesOnWithAVersionMadeMeanwhile(t *testing.T) {
 			m.setJWKs("client-1", rotated["pending_public_jwk"])
 			meanwhile(m)
 			release()
-			if kid := reader.answer(t)["key_id"]; kid != rotated["pending_kid"] {
+			if kid := reader.answer(t)["kid"]; kid != rotated["pending_kid"] {
 				t.Errorf("kid %v signed, not %v", kid, rotated["pending_kid"])
 			}
 		})
@@ -331,7 +331,7 @@ func TestForcedActivation(t *testing.T) {
 	if second, _ := versions["2"].(map[string]any); second["forced"] != true {
 		t.Error("it is not recorded as forced")
 	}
-	if kid := m.write("assertion", nil)["key_id"]; kid != rotated["pending_kid"] {
+	if kid := m.write("assertion", nil)["kid"]; kid != rotated["pending_kid"] {
 		t.Errorf("%v signs assertions", kid)
 	}
 	if kid := m.signsWith("token"); kid != first["kid"] {
@@ -656,7 +656,7 @@ func TestReadOnlyNode(t *testing.T) {
 		return nil
 	})
 	m.setJWKs("client-1", rotated["pending_public_jwk"])
-	if kid := m.read("token")["key_id"]; kid != rotated["pending_kid"] {
+	if kid := m.read("token")["kid"]; kid != rotated["pending_kid"] {
 		t.Errorf("%v signs", kid)
 	}
 	requests := m.redox.Counters().Token.Requests

@@ -97,7 +97,7 @@ func TestTokenReadersShareOne(t *testing.T) {
 		"token_type":          "Bearer",
 		"scope":               "fhir:development",
 		"client_id":           "client-1",
-		"key_id":              m.read("keys/main")["kid"],
+		"kid":                 m.read("keys/main")["kid"],
 		"expire_time":         now.Add(300 * time.Second).Format(time.RFC3339),
 		"last_vault_rotation": now.Format(time.RFC3339),
 		"ttl":                 int64(270),
@@ -621,7 +621,7 @@ func TestTokenRoles(t *testing.T) {
 		"token/own":      {"client-2", "own-kid", "own", int64(240)},
 	} {
 		got := m.read(path)
-		for i, name := range []string{"client_id", "key_id", "scope", "ttl"} {
+		for i, name := range []string{"client_id", "kid", "scope", "ttl"} {
 			if got[name] != want[i] {
 				t.Errorf("%s: %s is %v, want %v", path, name, got[name], want[i])
 			}

@@ -113,7 +113,7 @@ func (m *platformMount) registeredAt(clientID string) []string {
 	m.t.Helper()
 	var set struct {
 		Keys []struct {
-			KeyID string `json:"kid"`
+			KID string `json:"kid"`
 		}
 	}
 	apiKey, _ := m.redox.APIKey(clientID)
@@ -122,7 +122,7 @@ func (m *platformMount) registeredAt(clientID string) []string {
 	}
 	var kids []string
 	for _, jwk := range set.Keys {
-		kids = append(kids, jwk.KeyID)
+		kids = append(kids, jwk.KID)
 	}
 	return kids
 }

@@ -269,7 +269,7 @@ func FuzzRoleName(f *testing.F) {
 }
 
 // A kid that is accepted is what stands in the public JWK and in every assertion, to the byte.
-func FuzzKeyID(f *testing.F) {
+func FuzzKID(f *testing.F) {
 	for _, kid := range []string{
 		"", "kid", "my key / 1", `"`, `\`, "</script>", "\u2028", "é", " a", "a ", "\x00", "\x7f", "\xff", strings.Repeat("a", 512),
 		strings.Repeat("a", 513), "../..", "{}", "%s%n", "\r\nX-Header: a",

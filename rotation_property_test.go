@@ -97,7 +97,7 @@ func (h *history) mint(client string) {
 	case minted != knows:
 		h.fail("a mint for %s succeeds: %v; Redox knows a version that is held: %v (%v %v)", client, minted, knows, response, err)
 	case minted:
-		kid, _ := response.Data["key_id"].(string)
+		kid, _ := response.Data["kid"].(string)
 		if token, _ := response.Data["access_token"].(string); !h.redox[client][kid] || !h.mount.redox.IsLive(token) {
 			h.fail("%s got a token of kid %s", client, kid)
 		}
@@ -248,7 +248,7 @@ func TestNeverRegistered(t *testing.T) {
 	for range 400 { // more than a year
 		m.clock.advance(23 * time.Hour)
 		m.tendNow()
-		if kid := m.read("token")["key_id"]; kid != first {
+		if kid := m.read("token")["kid"]; kid != first {
 			t.Fatalf("a token is of kid %v", kid)
 		}
 	}

@@ -465,7 +465,7 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 				return tokencache.Minted[*token]{RequestedAt: clock.now(), Lifetime: simulatedLife, MinTTL: simulatedMargin,
 					Value: &token{
 						accessToken: strings.Repeat("x", accessTokenSize), tokenType: strings.Clone("Bearer"),
-						clientID: strings.Clone(clientID), keyID: strings.Clone(version.KeyID), keyName: strings.Clone("main"),
+						clientID: strings.Clone(clientID), kid: strings.Clone(version.KeyID), keyName: strings.Clone("main"),
 						expireTime: formatTime(clock.wall()), mintTime: formatTime(clock.wall()),
 					}}, nil
 			}})

@@ -75,8 +75,8 @@ func TestGoldenEntriesLoadAndWork(t *testing.T) {
 	m.write("keys/main", map[string]any{"deletion_allowed": false}) // makes the secrets' search know it, too
 	m.write("roles/team", map[string]any{"jku": nil})
 	data := m.read("token/team")
-	if data["client_id"] != "client-2" || data["key_id"] != "golden-kid" || data["scope"] != "fhir:write" {
-		t.Errorf("the token is told to be of %v, %v, %v", data["client_id"], data["key_id"], data["scope"])
+	if data["client_id"] != "client-2" || data["kid"] != "golden-kid" || data["scope"] != "fhir:write" {
+		t.Errorf("the token is told to be of %v, %v, %v", data["client_id"], data["kid"], data["scope"])
 	}
 }
 

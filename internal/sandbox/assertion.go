@@ -27,7 +27,7 @@ var algorithms = []jose.SignatureAlgorithm{jose.RS384, jose.ES384}
 // assertion is a client assertion (RFC 7523 section 3) as far as it could be read.
 type assertion struct {
 	algorithm string
-	keyID     string
+	kid       string
 	clientID  string
 	expires   time.Time
 	jwtID     string
@@ -146,7 +146,7 @@ func parseAssertion(text string) (header, claims members, broken *refusal) {
 func (a *assertion) readHeader(header members) *refusal {
 	var isText bool
 	raw, has := header["kid"]
-	a.keyID, isText = header.text("kid")
+	a.kid, isText = header.text("kid")
 	switch {
 	case !has || string(raw) == `""`:
 		return &refusal{ruleKidMissing, "the header has no kid"}
@@ -209,7 +209,7 @@ func checkJku(header members, k APIKey) *refusal {
 
 // checkSignature finds the public key that kid names and verifies the signature with it.
 func (s *Sandbox) checkSignature(ctx context.Context, text string, a assertion, k APIKey) *refusal {
-	keys, broken := s.publicKeys(ctx, k, a.keyID)
+	keys, broken := s.publicKeys(ctx, k, a.kid)
 	if broken != nil {
 		return broken
 	}

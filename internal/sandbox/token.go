@@ -102,8 +102,8 @@ func (s *Sandbox) refuse(w http.ResponseWriter, x *exchange, a assertion, broken
 		description = emptyDescription
 	}
 	who := ""
-	if a.clientID != "" || a.keyID != "" {
-		who = " (client " + quoted(a.clientID) + ", kid " + quoted(a.keyID) + ")"
+	if a.clientID != "" || a.kid != "" {
+		who = " (client " + quoted(a.clientID) + ", kid " + quoted(a.kid) + ")"
 	}
 	x.say("refused: %s%s: %s", description, who, broken.why)
 	w.Header().Set("Cache-Control", "no-store")
@@ -132,7 +132,7 @@ func (s *Sandbox) issue(w http.ResponseWriter, x *exchange, a assertion, k APIKe
 	now := s.options.Now()
 	s.tokens.add(token, issuedToken{k.ID, k.Environment, k.Management, now}, now, now.Add(lifetime))
 	s.counters.tokenIssued(k.ID)
-	x.say("issued for client %s signed with kid %s (%s), lives %s", printable(k.ID), printable(a.keyID), a.algorithm, seconds(lifetime))
+	x.say("issued for client %s signed with kid %s (%s), lives %s", printable(k.ID), printable(a.kid), a.algorithm, seconds(lifetime))
 
 	answer := map[string]any{
 		"access_token": token,

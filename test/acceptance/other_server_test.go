@@ -153,7 +153,7 @@ func (s *authorizationServer) fresh(e *engine) (kid any) {
 	if scope := s.scopeOf(token["access_token"]); scope != "system/Patient.rs" {
 		s.t.Errorf("the token's scope is %q", scope)
 	}
-	return token["key_id"]
+	return token["kid"]
 }
 
 // forgetToken writes what is configured already, which drops the shared token.
@@ -245,8 +245,8 @@ func TestOtherServerHoldsKeys(t *testing.T) {
 	if check := e.data("write", "-f", e.at("check")); check["ok"] != true { // which ends the pause after the refusal
 		t.Errorf("check: %v", check)
 	}
-	if token := e.data("read", e.at("token")); token["key_id"] != pending["pending_kid"] {
-		t.Errorf("%v signs, not %v", token["key_id"], pending["pending_kid"])
+	if token := e.data("read", e.at("token")); token["kid"] != pending["pending_kid"] {
+		t.Errorf("%v signs, not %v", token["kid"], pending["pending_kid"])
 	}
 	key = e.data("read", e.at("keys/main"))
 	e.must("write", "-f", e.at("keys/main/retire"))
@@ -340,7 +340,7 @@ func TestOtherServersDocumentation(t *testing.T) {
 		t.Errorf("the token's scope is %q", scope)
 	}
 	versions, _ := e.data("read", e.at("keys/main"))["versions"].(map[string]any)
-	if second, _ := versions["2"].(map[string]any); second["state"] != "active" || second["kid"] != token["key_id"] {
-		t.Errorf("%v signs, but the versions are %v", token["key_id"], versions)
+	if second, _ := versions["2"].(map[string]any); second["state"] != "active" || second["kid"] != token["kid"] {
+		t.Errorf("%v signs, but the versions are %v", token["kid"], versions)
 	}
 }

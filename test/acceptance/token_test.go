@@ -39,7 +39,7 @@ func TestFirstToken(t *testing.T) {
 				data := e.data("read", e.at("token"))
 				key := e.data("read", e.at("keys/main"))
 				for field, want := range map[string]any{
-					"client_id": "client-1", "key_id": key["kid"], "token_type": "Bearer", "rotation_period": float64(270),
+					"client_id": "client-1", "kid": key["kid"], "token_type": "Bearer", "rotation_period": float64(270),
 				} {
 					if data[field] != want {
 						t.Errorf("%s is %v, not %v", field, data[field], want)

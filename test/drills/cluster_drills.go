@@ -179,7 +179,7 @@ func (f leaderFault) duringRotation(d *report) {
 	}))
 	d.must(await("a token of the new version", func() bool { // one that was minted just before counts as fresh for 2 s
 		a, err := next.Do(ctx, "POST", m.token(0), nil)
-		return err == nil && a.Data["key_id"] == pending["pending_kid"]
+		return err == nil && a.Data["kid"] == pending["pending_kid"]
 	}))
 	time.Sleep(time.Until(began.Add(faultLength)))
 	d.must(mend())
