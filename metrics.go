@@ -73,7 +73,7 @@ type metrics struct {
 	mints           *prometheus.CounterVec
 	mintSeconds     prometheus.Histogram
 	refusals        *prometheus.CounterVec
-	clockSkew       prometheus.Gauge
+	clockOffset     prometheus.Gauge
 	rotations       *prometheus.CounterVec
 	transitions     *prometheus.CounterVec
 	backgroundFails prometheus.Counter
@@ -102,8 +102,8 @@ func newMetrics() *metrics {
 		refusals: counters("redox_assertions_refused_total",
 			"Assertions that the token endpoint refused (also of checks and of trials of new key versions), by its error code.",
 			"error", refusalCodes),
-		clockSkew: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "redox_clock_skew_seconds", Help: "The token endpoint's clock minus this node's, at the last answer that told the time.",
+		clockOffset: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "redox_clock_offset_seconds", Help: "The token endpoint's clock minus this node's, at the last answer that told the time.",
 		}),
 		rotations: counters("redox_rotations_total", "Rotations of signing keys that came this far.", "result", rotationOutcomes),
 		transitions: counters("redox_key_version_transitions_total", "Versions of signing keys that came into a state.",
@@ -125,7 +125,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": version, "commit": commit},
 	})
 	build.Set(1)
-	registry.MustRegister(m.mints, m.mintSeconds, m.clockSkew, m.backgroundFails, build,
+	registry.MustRegister(m.mints, m.mintSeconds, m.clockOffset, m.backgroundFails, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -177,21 +177,21 @@ func failureCause(err error) string {
 // exchange counts what came of an assertion at the token endpoint.
 func (m *metrics) exchange(answer *redox.Token, err error) {
 	if answer != nil {
-		m.skew(answer.ClockSkew, answer.ClockSkewKnown)
+		m.offset(answer.ClockOffset, answer.ClockOffsetKnown)
 	}
 	var remote *redox.Error
 	if !errors.As(err, &remote) {
 		return
 	}
-	m.skew(remote.ClockSkew, remote.ClockSkewKnown)
+	m.offset(remote.ClockOffset, remote.ClockOffsetKnown)
 	if remote.Kind == redox.Refused {
 		m.refusals.WithLabelValues(refusalCode(remote)).Inc()
 	}
 }
 
-func (m *metrics) skew(skew time.Duration, known bool) {
+func (m *metrics) offset(offset time.Duration, known bool) {
 	if known {
-		m.clockSkew.Set(skew.Seconds())
+		m.clockOffset.Set(offset.Seconds())
 	}
 }
 

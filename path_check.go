@@ -25,7 +25,7 @@ var checkFields = map[string]*framework.FieldSchema{
 	"latency_ms":     {Type: framework.TypeInt64, Description: "Milliseconds that Redox took to answer."},
 	"token_lifetime": {Type: framework.TypeInt64, Description: "Seconds that the token lives."},
 	"scope":          {Type: framework.TypeString, Description: "Scope that Redox granted."},
-	"clock_skew":     {Type: framework.TypeInt64, Description: "Redox's clock minus this node's, in seconds, when Redox said its time."},
+	"clock_offset":   {Type: framework.TypeInt64, Description: "Redox's clock minus this node's, in seconds, when Redox said its time."},
 	"cause":          {Type: framework.TypeString, Description: "What is wrong."},
 	"action":         {Type: framework.TypeString, Description: "What to do next."},
 	"http_status":    {Type: framework.TypeInt64, Description: "Status of Redox's answer, when there was one."},
@@ -90,7 +90,7 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 		if remote.RetryAfter > 0 {
 			learned["retry_after"] = int64(remote.RetryAfter.Seconds())
 		}
-		addClockSkew(learned, remote.ClockSkew, remote.ClockSkewKnown)
+		addClockOffset(learned, remote.ClockOffset, remote.ClockOffsetKnown)
 		return &logical.Response{Data: learned}, nil
 	}
 	if err != nil {
@@ -102,7 +102,7 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 	learned["latency_ms"] = answer.Latency.Milliseconds()
 	learned["token_lifetime"] = int64(answer.Lifetime.Seconds())
 	learned["scope"] = answer.Scope
-	addClockSkew(learned, answer.ClockSkew, answer.ClockSkewKnown)
+	addClockOffset(learned, answer.ClockOffset, answer.ClockOffsetKnown)
 	response := &logical.Response{Data: learned}
 	if warning != "" {
 		response.AddWarning(warning)
@@ -110,8 +110,8 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 	return response, nil
 }
 
-func addClockSkew(learned map[string]any, skew time.Duration, known bool) {
+func addClockOffset(learned map[string]any, offset time.Duration, known bool) {
 	if known {
-		learned["clock_skew"] = int64(skew.Seconds())
+		learned["clock_offset"] = int64(offset.Seconds())
 	}
 }

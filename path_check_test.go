@@ -34,7 +34,7 @@ func TestCheckTellsWhatItLearned(t *testing.T) {
 	got := m.write("check/own", nil)
 	want := map[string]any{
 		"ok": true, "client_id": "client-2", "kid": "own-kid", "token_url": m.redox.TokenURL(),
-		"token_lifetime": int64(250), "scope": "fhir:development", "clock_skew": int64(0),
+		"token_lifetime": int64(250), "scope": "fhir:development", "clock_offset": int64(0),
 	}
 	for name, value := range want {
 		if got[name] != value {
@@ -56,10 +56,10 @@ func TestCheckTellsWhatItLearned(t *testing.T) {
 func TestCheckMeasuresTheClocks(t *testing.T) {
 	m := newReadyMount(t)
 	m.clock.advance(halfSecond)
-	for _, skew := range []time.Duration{-25 * time.Second, 7 * time.Second, 90 * time.Second} {
-		m.redox.SetFaults(sandbox.Faults{ClockOffset: sandbox.Duration(skew)})
-		if got := m.write("check", nil); got["ok"] != true || got["clock_skew"] != int64(skew/time.Second) {
-			t.Errorf("with a clock that is off by %s: %v", skew, got)
+	for _, offset := range []time.Duration{-25 * time.Second, 7 * time.Second, 90 * time.Second} {
+		m.redox.SetFaults(sandbox.Faults{ClockOffset: sandbox.Duration(offset)})
+		if got := m.write("check", nil); got["ok"] != true || got["clock_offset"] != int64(offset/time.Second) {
+			t.Errorf("with a clock that is off by %s: %v", offset, got)
 		}
 	}
 }

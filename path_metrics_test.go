@@ -202,14 +202,14 @@ func TestMetricsReadStorageOnceAfterAChange(t *testing.T) {
 	}
 }
 
-func TestMetricsOfClockSkew(t *testing.T) {
+func TestMetricsOfClockOffset(t *testing.T) {
 	m := newReadyMount(t)
 	m.redox.SetFaults(sandbox.Faults{ClockOffset: sandbox.Duration(7 * time.Second)})
-	told, _ := m.write("check", nil)["clock_skew"].(int64)
+	told, _ := m.write("check", nil)["clock_offset"].(int64)
 	if told < 7 {
-		t.Fatalf("check tells a clock skew of %d s", told)
+		t.Fatalf("check tells a clock offset of %d s", told)
 	}
-	m.wantSeries("a check", map[string]float64{"clock_skew_seconds": float64(told)})
+	m.wantSeries("a check", map[string]float64{"clock_offset_seconds": float64(told)})
 }
 
 // A dashboard or an alert asks for these names: they stay. No name of a role, key or client is a label.

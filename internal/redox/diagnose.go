@@ -94,9 +94,9 @@ func refusal(endpoint *url.URL, got *reply) *Error {
 		now = sent // a Retry-After date is by the same clock
 	}
 	e := &Error{
-		StatusCode: status,
-		RetryAfter: parseRetryAfter(header.Get("Retry-After"), now),
-		ClockSkew:  got.skew, ClockSkewKnown: got.skewKnown,
+		StatusCode:  status,
+		RetryAfter:  parseRetryAfter(header.Get("Retry-After"), now),
+		ClockOffset: got.offset, ClockOffsetKnown: got.offsetKnown,
 		retryable: retryableStatus(status),
 	}
 	e.Code, e.Description = parseErrorResponse(got.body)
@@ -159,15 +159,15 @@ func (e *Error) diagnoseEmpty() diagnosis {
 		"and that the public JWK in the Redox dashboard under the key's kid is the key's public_jwk, with algorithm RS384 or ES384"
 	const rest = "; if it stays, " + values
 	switch {
-	case e.ClockSkewKnown && e.ClockSkew > toleratedSkew:
+	case e.ClockOffsetKnown && e.ClockOffset > toleratedSkew:
 		return diagnosis{
-			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s behind Redox's", e.ClockSkew),
+			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s behind Redox's", e.ClockOffset),
 			"set the clock of the Vault server right (NTP); a longer assertion_ttl helps until then" + rest}
-	case e.ClockSkewKnown && e.ClockSkew < -toleratedSkew:
+	case e.ClockOffsetKnown && e.ClockOffset < -toleratedSkew:
 		return diagnosis{
-			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s ahead of Redox's", -e.ClockSkew),
+			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s ahead of Redox's", -e.ClockOffset),
 			"set the clock of the Vault server right (NTP); a larger clock_skew helps until then" + rest}
-	case e.ClockSkewKnown:
+	case e.ClockOffsetKnown:
 		return diagnosis{
 			"Redox gave no reason, which stands for a wrong value in the assertion: its audience, algorithm, jti, jku or signature (the clock of the Vault server agrees with Redox's)",
 			values + "; then check assertion_ttl and clock_skew"}
@@ -192,9 +192,9 @@ func unexpectedValueName(description string) (string, bool) {
 func invalidResponse(endpoint *url.URL, got *reply, problem error) *Error {
 	e := &Error{
 		Kind: InvalidResponse, StatusCode: got.status(),
-		Cause:     fmt.Sprintf("%s answered the token request with %s", endpoint.Host, problem),
-		Action:    rightTokenURL + "; then look at any proxy between Vault and Redox",
-		ClockSkew: got.skew, ClockSkewKnown: got.skewKnown,
+		Cause:       fmt.Sprintf("%s answered the token request with %s", endpoint.Host, problem),
+		Action:      rightTokenURL + "; then look at any proxy between Vault and Redox",
+		ClockOffset: got.offset, ClockOffsetKnown: got.offsetKnown,
 	}
 	e.Code, e.Description = parseErrorResponse(got.body)
 	return e

@@ -228,7 +228,7 @@ func FuzzErrorResponse(f *testing.F) {
 		}
 		header := http.Header{"Date": {date}, "Retry-After": {retryAfter}}
 		got := &reply{response: &http.Response{StatusCode: status, Header: header}, body: body, received: now}
-		got.skew, got.skewKnown = clockSkew(date, now, now)
+		got.offset, got.offsetKnown = clockOffset(date, now, now)
 		e := refusal(endpoint, got)
 		checkErrorText(t, e.Error())
 		if e.Kind < Refused || e.Kind > InvalidResponse || e.Cause == "" || e.Action == "" {

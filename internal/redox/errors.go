@@ -54,10 +54,10 @@ type Error struct {
 	// RetryAfter is how long Redox asked to wait; 0 when it did not.
 	RetryAfter time.Duration
 
-	// ClockSkew is Redox's clock minus ours, to the second, known when the
+	// ClockOffset is Redox's clock minus ours, to the second, known when the
 	// answer carried a Date header.
-	ClockSkew      time.Duration
-	ClockSkewKnown bool
+	ClockOffset      time.Duration
+	ClockOffsetKnown bool
 
 	// Attempts counts the requests that were tried.
 	Attempts int

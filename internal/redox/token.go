@@ -46,10 +46,10 @@ type Token struct {
 	// Latency of the successful attempt.
 	Latency time.Duration
 
-	// ClockSkew is Redox's clock minus ours, to the second, known when the
+	// ClockOffset is Redox's clock minus ours, to the second, known when the
 	// answer carried a Date header.
-	ClockSkew      time.Duration
-	ClockSkewKnown bool
+	ClockOffset      time.Duration
+	ClockOffsetKnown bool
 }
 
 // RequestToken exchanges a client assertion for an access token (RFC 6749
@@ -140,7 +140,7 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	return &Token{
 		AccessToken: answer.accessToken, TokenType: bearer, Scope: scope,
 		Lifetime: answer.lifetime, Latency: got.latency,
-		ClockSkew: got.skew, ClockSkewKnown: got.skewKnown,
+		ClockOffset: got.offset, ClockOffsetKnown: got.offsetKnown,
 	}, nil
 }
 
@@ -166,10 +166,10 @@ func ended(ctx context.Context, endpoint *url.URL) error {
 	return failure
 }
 
-// clockSkew estimates Redox's clock minus ours from a Date header. Date is
+// clockOffset estimates Redox's clock minus ours from a Date header. Date is
 // cut to whole seconds, so half a second is added, and it is compared with
 // the middle of the round trip; the result is rounded to the second.
-func clockSkew(date string, sent, received time.Time) (skew time.Duration, known bool) {
+func clockOffset(date string, sent, received time.Time) (offset time.Duration, known bool) {
 	t, err := http.ParseTime(date)
 	if err != nil {
 		return 0, false
