@@ -58,7 +58,7 @@ func answer(response *logical.Response, err error) (*logical.Response, error) {
 		return logical.ErrorResponse("%s", user), nil
 	case errors.As(err, &remote):
 		switch remote.Kind {
-		case redox.Refused:
+		case redox.Rejected:
 			return logical.ErrorResponse("%s", remote), nil
 		case redox.Timeout:
 			return nil, logical.CodedError(http.StatusGatewayTimeout, remote.Error())

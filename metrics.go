@@ -51,11 +51,11 @@ var (
 	readOutcomes     = []string{readFromMemory, readMinted, readStale, readFailed}
 	rotationOutcomes = []string{rotationStarted, rotationCompleted, rotationAbandoned, rotationSkipped, rotationMissed}
 	failureCauses    = []string{
-		redox.Refused.String(), redox.Unavailable.String(), redox.Timeout.String(), redox.InvalidResponse.String(),
+		redox.Rejected.String(), redox.Unavailable.String(), redox.Timeout.String(), redox.InvalidResponse.String(),
 		causePublicKeyNotFound, causeExpired, causeConfiguration, causeInternal,
 	}
 	// The codes of RFC 6749 section 5.2, and the one of section 4.1.2.1 that some servers answer here, too.
-	refusalCodes = []string{
+	rejectionCodes = []string{
 		causePublicKeyNotFound, "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client",
 		"unsupported_grant_type", "invalid_scope", "access_denied", errorCodeOther,
 	}
@@ -72,7 +72,7 @@ type metrics struct {
 	reads           map[string]prometheus.Counter // by outcome: a read must not look for its counter
 	mints           *prometheus.CounterVec
 	mintSeconds     prometheus.Histogram
-	refusals        *prometheus.CounterVec
+	rejections      *prometheus.CounterVec
 	clockOffset     prometheus.Gauge
 	rotations       *prometheus.CounterVec
 	transitions     *prometheus.CounterVec
@@ -99,9 +99,9 @@ func newMetrics() *metrics {
 			Name: "redox_mint_duration_seconds", Help: "How long mints took, with all attempts, whatever their result.",
 			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20},
 		}),
-		refusals: counters("redox_assertions_refused_total",
-			"Assertions that the token endpoint refused (also of checks and of trials of new key versions), by its error code.",
-			"error", refusalCodes),
+		rejections: counters("redox_assertions_rejected_total",
+			"Assertions that the token endpoint rejected (also of checks and of probes of new key versions), by its error code.",
+			"error", rejectionCodes),
 		clockOffset: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "redox_clock_offset_seconds", Help: "The token endpoint's clock minus this node's, at the last answer that told the time.",
 		}),
@@ -184,8 +184,8 @@ func (m *metrics) exchange(answer *redox.Token, err error) {
 		return
 	}
 	m.offset(remote.ClockOffset, remote.ClockOffsetKnown)
-	if remote.Kind == redox.Refused {
-		m.refusals.WithLabelValues(refusalCode(remote)).Inc()
+	if remote.Kind == redox.Rejected {
+		m.rejections.WithLabelValues(rejectionCode(remote)).Inc()
 	}
 }
 
@@ -195,12 +195,12 @@ func (m *metrics) offset(offset time.Duration, known bool) {
 	}
 }
 
-// refusalCode gives the error code if it is one that is expected: the server chooses it.
-func refusalCode(remote *redox.Error) string {
+// rejectionCode gives the error code if it is one that is expected: the server chooses it.
+func rejectionCode(remote *redox.Error) string {
 	if remote.PublicKeyNotFound() {
 		return causePublicKeyNotFound
 	}
-	for _, code := range refusalCodes {
+	for _, code := range rejectionCodes {
 		if remote.Code == code {
 			return code
 		}

@@ -80,13 +80,13 @@ func TestMintReusesItsConnection(t *testing.T) {
 	}
 }
 
-// TestMintSignsEachAttemptAnew: Redox refuses a jti that it has seen, also in an attempt that it failed to answer.
+// TestMintSignsEachAttemptAnew: Redox rejects a jti that it has seen, also in an attempt that it failed to answer.
 func TestMintSignsEachAttemptAnew(t *testing.T) {
 	m := newReadyMount(t)
 	m.redox.SetFaults(sandbox.Faults{ResetMidBody: true, Count: 1}) // the token was issued, so the jti is used
 	m.read("token")
 	counters := m.redox.Counters().Token
-	if counters.Requests != 2 || len(counters.Refused) != 0 {
+	if counters.Requests != 2 || len(counters.Rejected) != 0 {
 		t.Errorf("counters are %+v", counters)
 	}
 }
@@ -174,7 +174,7 @@ func TestMintPauses(t *testing.T) {
 		least time.Duration
 	}{
 		{&redox.Error{Kind: redox.Unavailable, RetryAfter: 9 * time.Second}, true, 9 * time.Second},
-		{&redox.Error{Kind: redox.Refused}, true, 0},
+		{&redox.Error{Kind: redox.Rejected}, true, 0},
 		{tokencache.ErrExpired, true, 0},
 		{fieldError("role", "create it", "there is none"), false, 0},
 		{logical.ErrReadOnly, false, 0},

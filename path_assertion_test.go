@@ -91,7 +91,7 @@ func TestAssertionLeavesNothingBehind(t *testing.T) {
 	for range 20 {
 		got := m.write("assertion", nil)
 		seen[got["client_assertion"]] = true
-		if status, _ := m.postForm(got); status != http.StatusOK { // a jti that was used before is refused
+		if status, _ := m.postForm(got); status != http.StatusOK { // a jti that was used before is rejected
 			t.Fatalf("Redox answers %d", status)
 		}
 	}

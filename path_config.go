@@ -149,7 +149,7 @@ func (c *config) validate() error {
 	}
 	if c.AssertionTTL+c.ClockSkew > 300*time.Second {
 		return fieldError("assertion_ttl", "lower one of them", "assertion_ttl and clock_skew together exceed 300s, "+
-			"and Redox refuses an assertion whose iat and exp lie further apart")
+			"and Redox rejects an assertion whose iat and exp lie further apart")
 	}
 	if c.MaxRetries < 0 || c.MaxRetries > 10 {
 		return fieldError("max_retries", "give a number from 0 to 10", "the value is out of range")

@@ -67,7 +67,7 @@ Asks Redox for a token with the pending version, now, for every client ID that
 has used the key (if none has, for those that are configured to). If Redox
 accepts it for all, the version becomes the active one, and the one before is
 retired: kept until retire_grace is over. If not, nothing changes, and the error
-says who was refused and why.
+says which client was rejected and why.
 
 With force=true it is promoted unproved. That is for a Vault that can't reach
 Redox and only hands out assertions.

@@ -287,7 +287,7 @@ func TestUserThatIsGone(t *testing.T) {
 }
 
 // TestForcedActivation is for a Vault that only hands out assertions. Where the force was wrong, mints go on.
-// Readers that Redox refused are served at once when a version that Redox knows has become active.
+// Readers that Redox rejected are served at once when a version that Redox knows has become active.
 func TestActivationEndsRememberedFailures(t *testing.T) {
 	m := newReadyMount(t)
 	m.write("keys/main/rotate", nil)
@@ -299,8 +299,8 @@ func TestActivationEndsRememberedFailures(t *testing.T) {
 	m.read("token")
 }
 
-// What Redox had accepted and refuses now was taken away there, or this Vault was restored: the key says so.
-func TestNextStepAfterARefusalOfWhatWasAccepted(t *testing.T) {
+// What Redox had accepted and rejects now was taken away there, or this Vault was restored: the key says so.
+func TestNextStepAfterARejectionOfWhatWasAccepted(t *testing.T) {
 	m := newReadyMount(t)
 	m.read("token")
 	if next := m.read("keys/main")["next_step"]; next != "" {
@@ -452,7 +452,7 @@ func TestProofDoesNotDiscardItsOwnMint(t *testing.T) {
 }
 
 // TestRolesAreReadWhenNeeded: with thousands of roles, reading all of them every minute would be felt. It is done when a
-// trial is due, or a grace period is over.
+// probe is due, or a grace period is over.
 func TestRolesAreReadWhenNeeded(t *testing.T) {
 	m := newReadyMount(t)
 	lists := 0
@@ -475,10 +475,10 @@ func TestRolesAreReadWhenNeeded(t *testing.T) {
 	want("settled", 0)
 	rotated := m.write("keys/main/rotate", nil)
 	want("with a new version", 1)
-	want("right after its trial", 0)
+	want("right after its probe", 0)
 	m.setJWKs("client-1", rotated["pending_public_jwk"])
 	m.clock.advance(time.Minute)
-	want("with a trial due", 1)
+	want("with a probe due", 1)
 	m.wantStates("main", "retired active")
 	want("within the grace period", 0)
 	m.clock.advance(24 * time.Hour)

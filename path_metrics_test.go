@@ -115,18 +115,18 @@ func TestMetricsOfTokens(t *testing.T) {
 // Each cause of a failure has its own series, and none beside those that are there from the beginning.
 func TestMetricsOfFailures(t *testing.T) {
 	for name, test := range map[string]struct {
-		prepare func(m *mount)
-		cause   string
-		refusal string
+		prepare   func(m *mount)
+		cause     string
+		rejection string
 	}{
 		"no connection": {func(m *mount) { m.redox.SetFaults(sandbox.Faults{Reset: true}) }, "unavailable", ""},
 		"unknown key":   {func(m *mount) { m.setJWKs("client-1") }, "public_key_not_found", "public_key_not_found"},
 		"known error": {func(m *mount) {
 			m.redox.SetFaults(sandbox.Faults{Status: 400, Body: `{"error":"invalid_scope"}`})
-		}, "refused", "invalid_scope"},
+		}, "rejected", "invalid_scope"},
 		"error that the server invents": {func(m *mount) {
 			m.redox.SetFaults(sandbox.Faults{Status: 400, Body: `{"error":"role_42_is_tired"}`})
-		}, "refused", "other"},
+		}, "rejected", "other"},
 		"no JSON":            {func(m *mount) { m.redox.SetFaults(sandbox.Faults{Status: 200, Body: "hello"}) }, "invalid_response", ""},
 		"nothing configured": {func(m *mount) { m.write("config", map[string]any{"client_id": ""}) }, "configuration", ""},
 		"storage fails": {func(m *mount) {
@@ -145,8 +145,8 @@ func TestMetricsOfFailures(t *testing.T) {
 			}
 			m.tokens.Wait()
 			want := map[string]float64{"mints_total cause=" + test.cause + " result=failure": 1}
-			if test.refusal != "" {
-				want["assertions_refused_total error="+test.refusal] = 1
+			if test.rejection != "" {
+				want["assertions_rejected_total error="+test.rejection] = 1
 			}
 			m.wantSeries(name, want)
 			if after := m.scrape()["redox_mints_total"].Metric; len(after) != len(before) {

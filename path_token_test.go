@@ -201,7 +201,7 @@ func TestTokenMintReplacesTheSharedOne(t *testing.T) {
 	}
 	m.clock.advance(2*time.Second - 1)
 	if m.accessToken(mint, "token") != fresh {
-		t.Error("a token of less than 2 s was replaced: a crowd whose token was refused would mint one each")
+		t.Error("a token of less than 2 s was replaced: a crowd whose token was rejected would mint one each")
 	}
 	m.clock.advance(1)
 	if m.accessToken(mint, "token") == fresh {
@@ -224,7 +224,7 @@ func TestTokenMintJoinsTheOneInFlight(t *testing.T) {
 	m.wantTokenRequests(1)
 }
 
-// TestTokenMintNeverServesAnOlderOne: its caller's token was refused.
+// TestTokenMintNeverServesAnOlderOne: its caller's token was rejected.
 func TestTokenMintNeverServesAnOlderOne(t *testing.T) {
 	m := newReadyMount(t)
 	m.read("token")
@@ -277,7 +277,7 @@ func TestTokenFailing(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"refused", func(m *mount) { m.redox.DeleteAPIKey("client-1") }, http.StatusBadRequest, "Redox found no public key"},
+		{"rejected", func(m *mount) { m.redox.DeleteAPIKey("client-1") }, http.StatusBadRequest, "Redox found no public key"},
 		{"redirected", func(m *mount) { m.redox.SetFaults(sandbox.Faults{Redirect: "https://redox.test/"}) }, http.StatusBadRequest, "redirect"},
 		{"500", func(m *mount) { m.redox.SetFaults(sandbox.Faults{Status: 500}) }, http.StatusBadGateway, "HTTP 500"},
 		{"503 is never a 503: Vault's clients take that for sealed", func(m *mount) { m.redox.SetFaults(sandbox.Faults{Status: 503}) }, http.StatusBadGateway, "HTTP 503"},

@@ -512,7 +512,7 @@ func TestPlatformProblems(t *testing.T) {
 			func(m *platformMount) { m.write("roles/manager", fields{"disabled": false}) },
 			[]string{"platform_role", "disabled"}, 0,
 		},
-		"platform role refused": {
+		"platform role rejected": {
 			func(m *platformMount) {
 				m.setJWKs("manager")
 				m.write("roles/manager", fields{"leased": false}) // forgets its token

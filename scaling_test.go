@@ -75,7 +75,7 @@ type simulated struct {
 	readers int           // of a role
 	each    time.Duration // mean time between two reads of a reader; 0: goes by ttl, as Vault Agent does
 	writes  bool          // asks for a fresh token each time
-	broken  bool          // Redox refuses all
+	broken  bool          // Redox rejects all
 	formula string        // as the page has it
 	// period is the formula's divisor: seconds from one mint to the next, with the mean seconds to the next read.
 	period func(next float64) float64
@@ -102,7 +102,7 @@ func (s *simulated) run() day {
 		mu.Unlock()
 		time.Sleep(simulatedExchange)
 		if s.broken {
-			return tokencache.Minted[*token]{}, &redox.Error{Kind: redox.Refused}
+			return tokencache.Minted[*token]{}, &redox.Error{Kind: redox.Rejected}
 		}
 		return tokencache.Minted[*token]{Value: &token{}, Lifetime: simulatedLife, MinTTL: simulatedMargin,
 			RequestedAt: tokencache.Instant{Wall: requested}}, nil
@@ -162,7 +162,7 @@ func (s *simulated) mintsPerDay() float64 {
 func TestScalingOfMints(t *testing.T) {
 	const exchange = float64(simulatedExchange) / float64(time.Second)
 	whenRead := func(next float64) float64 { return 240 + next }
-	whenRefused := func(next float64) float64 {
+	whenRejected := func(next float64) float64 {
 		if next > 60 { // the pause before is forgotten
 			return 1 + exchange + next
 		}
@@ -185,12 +185,12 @@ func TestScalingOfMints(t *testing.T) {
 		{name: "100 Agents", roles: 2, readers: 100, formula: "86,400 / (270 + 1)", period: func(float64) float64 { return 271 }},
 		{name: "10 programs that *write*, each 10 s", roles: 2, readers: 10, each: 10 * time.Second, writes: true,
 			formula: "86,400 / (2 + 0.3 + 1)", period: func(next float64) float64 { return 2 + exchange + next }},
-		{name: "Redox refuses; 10 programs, each 10 s", roles: 3, readers: 10, each: 10 * time.Second, broken: true,
-			formula: "86,400 / (30 + 0.3 + 1)", period: whenRefused},
-		{name: "Redox refuses; 100 programs, each 60 s", roles: 2, readers: 100, each: time.Minute, broken: true,
-			formula: "86,400 / (30 + 0.3 + 0.6)", period: whenRefused},
-		{name: "Redox refuses; 1 program, each 5 minutes", roles: 50, readers: 1, each: 5 * time.Minute, broken: true,
-			formula: "86,400 / (1 + 0.3 + 300)", period: whenRefused},
+		{name: "Redox rejects; 10 programs, each 10 s", roles: 3, readers: 10, each: 10 * time.Second, broken: true,
+			formula: "86,400 / (30 + 0.3 + 1)", period: whenRejected},
+		{name: "Redox rejects; 100 programs, each 60 s", roles: 2, readers: 100, each: time.Minute, broken: true,
+			formula: "86,400 / (30 + 0.3 + 0.6)", period: whenRejected},
+		{name: "Redox rejects; 1 program, each 5 minutes", roles: 50, readers: 1, each: 5 * time.Minute, broken: true,
+			formula: "86,400 / (1 + 0.3 + 300)", period: whenRejected},
 	}
 	var table strings.Builder
 	table.WriteString("| A role is read by | Reads a day | Mints a day | Formula | gives |\n|---|---:|---:|---|---:|\n")
@@ -359,8 +359,8 @@ func TestScalingOfWork(t *testing.T) {
 		}
 		wake()
 		i.write("keys/main/rotate", nil)
-		measure("a wake-up, a trial is due for 10 client IDs", 4, 5, 1, wake)
-		measure("a wake-up, no trial is due", 1, 5, 0, wake)
+		measure("a wake-up, a probe is due for 10 client IDs", 4, 5, 1, wake)
+		measure("a wake-up, no probe is due", 1, 5, 0, wake)
 		i.write("keys/main/abandon", nil)
 
 		i.manage()
@@ -524,7 +524,7 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 	}
 	proved := learned()
 	m.write("keys/main/rotate", nil)
-	refused := learned()
+	rejected := learned()
 	m.manage()
 	managed := learned()
 
@@ -548,16 +548,16 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 | so many rotations fill an entry of 1 MiB | %s |
 | public JWK of one version (RS384, 3072 bits) | %s bytes |
 | storage, in one entry for a key, of each client ID that has used it | %s bytes |
-| the same, while Redox refuses a pending version | %s bytes |
+| the same, while Redox rejects a pending version | %s bytes |
 | the same, with `+"`registration=platform`"+` as well | %s bytes |
 | so many client IDs of one key fill an entry of 1 MiB | %s |
-| the same, while Redox refuses a pending version | %s |
+| the same, while Redox rejects a pending version | %s |
 | the same, with `+"`registration=platform`"+` as well | %s |
 | so many public JWKs (RS384, 3072 bits) fill 64 KiB | %s |`,
 		about(mounted), thousands(accessTokenSize), about(token), about(openKey),
 		about(size(&role{ClientID: clientID})), about(size(k)), about(destroyed),
 		about(entry/destroyed), about(float64(len(sets[0].compact()))),
-		about(proved), about(refused), about(managed), about(entry/proved), about(entry/refused), about(entry/managed),
+		about(proved), about(rejected), about(managed), about(entry/proved), about(entry/rejected), about(entry/managed),
 		about(64<<10/float64(len(sets[0].compact()))))
 
 	text, err := os.ReadFile(scalingPage)

@@ -125,7 +125,7 @@ func (p *textReader) findTexts(n ast.Node) bool {
 		if i, ok := failureArguments[name]; ok && i < len(n.Args) {
 			p.add(n.Args[i], failure)
 		}
-		if name == "refused" && p.redox { // tlsFailure's: kind, cause, action
+		if name == "tlsError" && p.redox { // tlsFailure's: kind, cause, action
 			p.add(n.Args[1], failure)
 		}
 	case *ast.KeyValueExpr:
@@ -382,7 +382,7 @@ var saidElsewhere = map[string]string{
 // TestTroubleshootingQuotesAreReal brings the engine to say what the page quotes, and compares word for word.
 func TestTroubleshootingQuotesAreReal(t *testing.T) {
 	said := strings.Join([]string{
-		sayRefusals(t), sayOfTLS(t), sayOfTime(t), sayOfSetup(t), sayOfStorage(t), sayOfRotation(t), sayOfPlatform(t), sayOfJWKS(t),
+		sayRejections(t), sayOfTLS(t), sayOfTime(t), sayOfSetup(t), sayOfStorage(t), sayOfRotation(t), sayOfPlatform(t), sayOfJWKS(t),
 	}, "\n")
 	for _, quote := range quotes(t) {
 		elsewhere := saidElsewhere[quote]
@@ -416,8 +416,8 @@ func (m *mount) try(operation logical.Operation, path string, data map[string]an
 // check asks for what is wrong now.
 func (m *mount) check() { m.try(logical.UpdateOperation, "check", nil) }
 
-// sayRefusals brings Redox, and what stands in front of it, to answer with errors and with what is no token.
-func sayRefusals(t *testing.T) string {
+// sayRejections brings Redox, and what stands in front of it, to answer with errors and with what is no token.
+func sayRejections(t *testing.T) string {
 	m := newReadyMount(t)
 	m.clock.advance(halfSecond)
 	m.write("config", fields{"max_retries": 0})
@@ -433,12 +433,12 @@ func sayRefusals(t *testing.T) string {
 		faults(sandbox.Faults{Reset: true}),
 	}
 	for _, words := range redoxWords(t) {
-		wrong = append(wrong, refusedAs(words))
+		wrong = append(wrong, rejectedAs(words))
 		if regexp.MustCompile(`^[a-z_]+$`).MatchString(words) {
 			wrong = append(wrong, faults(sandbox.Faults{Status: 400, Body: fmt.Sprintf(`{"error":%q,"error_description":"no"}`, words)}))
 		}
 	}
-	wrong = append(wrong, refusedAs("Unexpected typ claim value"), refusedAs("The moon is full"))
+	wrong = append(wrong, rejectedAs("Unexpected typ claim value"), rejectedAs("The moon is full"))
 	for _, status := range []int{201, 403, 405, 408, 429, 500} {
 		wrong = append(wrong, faults(sandbox.Faults{Status: status}))
 	}

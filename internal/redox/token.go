@@ -29,7 +29,7 @@ type TokenRequest struct {
 	// MaxRetries is how many more attempts may follow the first.
 	MaxRetries int
 	// Assertion gives a newly signed assertion with a new jti. It is called
-	// once per attempt: Redox refuses a jti that it has seen. Its error ends
+	// once per attempt: Redox rejects a jti that it has seen. Its error ends
 	// the request and is returned as it is.
 	Assertion func() (string, error)
 }
@@ -114,12 +114,12 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 		return nil, err
 	}
 	if got.status() != http.StatusOK {
-		// Of these two the body says what was refused, and so what to do: without its end nothing is known yet.
+		// Of these two the body says what was rejected, and so what to do: without its end nothing is known yet.
 		if got.incomplete != nil && (got.status() == http.StatusBadRequest || got.status() == http.StatusUnauthorized) {
 			return nil, got.incomplete
 		}
 		// Of the others the status decides, also when the body is too large or cut off.
-		return nil, refusal(endpoint, got)
+		return nil, rejection(endpoint, got)
 	}
 	if got.incomplete != nil {
 		return nil, got.incomplete

@@ -467,7 +467,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 			tokenURL, forms := scripted(t, answer{status, map[string]string{"Location": location}, ""})
 			token, err := newTestClient(t, Options{}).RequestToken(t.Context(), request(tokenURL))
 			e := failureOf(t, token, err)
-			if e.Kind != Refused || e.StatusCode != status || !strings.Contains(e.Error(), "redirect, which is not followed") {
+			if e.Kind != Rejected || e.StatusCode != status || !strings.Contains(e.Error(), "redirect, which is not followed") {
 				t.Errorf("%d to %q gives %v: %v", status, location, e.Kind, e)
 			}
 			if followed || len(forms()) != 1 {
@@ -507,7 +507,7 @@ func TestInvalidTokenURL(t *testing.T) {
 		}
 		token, err := newTestClient(t, Options{}).RequestToken(t.Context(), r)
 		e := failureOf(t, token, err)
-		if e.Kind != Refused || !strings.Contains(e.Error(), "token_url") || strings.Contains(e.Error(), "hunter2") {
+		if e.Kind != Rejected || !strings.Contains(e.Error(), "token_url") || strings.Contains(e.Error(), "hunter2") {
 			t.Errorf("%q gives %v: %v", tokenURL, e.Kind, e)
 		}
 	}

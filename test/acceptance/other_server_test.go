@@ -242,7 +242,7 @@ func TestOtherServerHoldsKeys(t *testing.T) {
 	e.forgetToken()
 	e.refused(http.StatusBadRequest, "read", e.at("token"))
 	e.must("write", "-f", e.at("keys/main/activate"))
-	if check := e.data("write", "-f", e.at("check")); check["ok"] != true { // which ends the pause after the refusal
+	if check := e.data("write", "-f", e.at("check")); check["ok"] != true { // which ends the pause after the rejection
 		t.Errorf("check: %v", check)
 	}
 	if token := e.data("read", e.at("token")); token["kid"] != pending["pending_kid"] {
@@ -271,8 +271,8 @@ func TestOtherServerHoldsKeys(t *testing.T) {
 	e.data("read", e.at("token"))
 }
 
-// TestOtherServerRefuses shows that the server checks what it is given, and what an operator is told of a refusal.
-func TestOtherServerRefuses(t *testing.T) {
+// TestOtherServerRejects shows that the server checks what it is given, and what an operator is told of a rejection.
+func TestOtherServerRejects(t *testing.T) {
 	verifyOnly(t, "builds tools/authorization-server")
 	t.Parallel()
 	s := startAuthorizationServer(t)
@@ -302,7 +302,7 @@ func TestOtherServerRefuses(t *testing.T) {
 		{"audience", "audience=https://example.com/token", "invalid_client", notAccepted, []string{"audience", "Claim 'audience'"}},
 		{"client ID", "client_id=nobody", "invalid_client", notAccepted, []string{"client_id"}},
 		{"scope", "scope=system/*.cruds", "invalid_scope", "Redox does not grant the scope asked for", []string{"system/*.cruds"}},
-		{"key", "key=unknown", "invalid_request", "Redox refused the token request", []string{"signing key with kid"}},
+		{"key", "key=unknown", "invalid_request", "Redox rejected the token request", []string{"signing key with kid"}},
 		{"algorithm", "key=rsa", "invalid_client", notAccepted, []string{"signing algorithm 'RS384'"}},
 		{"nothing", "scope=system/Patient.rs", "", "", nil},
 	} {
