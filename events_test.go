@@ -85,7 +85,7 @@ func TestEventsOfARotation(t *testing.T) {
 	m.write("keys/main/activate", nil)
 	m.wantAnnounced("activate",
 		step("1", "active", "retired", "succeeded by another version"),
-		step("2", "pending", "active", "accepted for every user"))
+		step("2", "pending", "active", "accepted for every client"))
 	m.write("keys/main/rotate", nil)
 	m.write("keys/main/abandon", nil)
 	m.write("keys/main/retire", nil)

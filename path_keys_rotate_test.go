@@ -161,7 +161,7 @@ func TestReplacingTheJWKIsHarmless(t *testing.T) {
 	if kid := m.signsWith("token"); kid != rotated["pending_kid"] {
 		t.Errorf("%v signs after the JWK was replaced", kid)
 	}
-	m.refusedWith(logical.UpdateOperation, "keys/main/abandon", nil, "signs for a user")
+	m.refusedWith(logical.UpdateOperation, "keys/main/abandon", nil, "signs for a client")
 	m.tendNow()
 	m.wantStates("main", "retired active")
 
@@ -175,7 +175,7 @@ func TestReplacingTheJWKIsHarmless(t *testing.T) {
 		t.Errorf("warnings: %q", response.Warnings)
 	}
 	m.tendNow()
-	m.refusedWith(logical.UpdateOperation, "keys/main/retire", nil, "signs for a user")
+	m.refusedWith(logical.UpdateOperation, "keys/main/retire", nil, "signs for a client")
 	if next, _ := m.read("keys/main")["next_step"].(string); !strings.Contains(next, "register public_jwk") {
 		t.Errorf("next step: %q", next)
 	}

@@ -23,9 +23,9 @@ var (
 	ErrPendingExists = errors.New("there is a pending version already")
 	ErrNoPending     = errors.New("there is no pending version")
 	ErrNoSuchVersion = errors.New("there is no such version")
-	ErrPendingInUse  = errors.New("the pending version signs for a user already")
+	ErrPendingInUse  = errors.New("the pending version signs for a client already")
 	ErrNotRetired    = errors.New("the version is not retired")
-	ErrVersionInUse  = errors.New("the version signs for a user")
+	ErrVersionInUse  = errors.New("the version signs for a client")
 	ErrDestroyed     = errors.New("the version is destroyed already")
 )
 
@@ -53,7 +53,7 @@ func Settle(versions []Version, acceptance *Acceptance, grace time.Duration, now
 	var transitions []Transition
 	if pending := Find(settled, Pending); pending != nil &&
 		len(acceptance.Standings) > 0 && len(acceptance.Waiting(settled)) == 0 {
-		transitions = promote(settled, now, "accepted for every user")
+		transitions = promote(settled, now, "accepted for every client")
 	}
 	for i := range settled {
 		v := &settled[i]
@@ -102,7 +102,7 @@ func Force(versions []Version, acceptance *Acceptance, now time.Time) ([]Version
 	return forced, transitions, nil
 }
 
-// Abandon drops the pending version, unless it signs for a user already.
+// Abandon drops the pending version, unless it signs for a client already.
 func Abandon(versions []Version, acceptance *Acceptance, now time.Time) ([]Version, []Transition, error) {
 	left := slices.Clone(versions)
 	pending := Find(left, Pending)
