@@ -86,7 +86,7 @@ var samples = []sample{
 	{operation: "POST token/:role", path: "token/team-a"},
 	{operation: "POST assertion/:role", path: "assertion/team-a"},
 	{operation: "POST check/:role", path: "check/team-a", before: func(m *mount) {
-		m.clock.advance(300 * time.Millisecond) // Redox tells its time in whole seconds, which would be taken for a skew
+		m.clock.advance(300 * time.Millisecond) // Redox tells its time in whole seconds, which would be taken for an offset
 	}},
 	{operation: "GET jwks/:key", path: "jwks/main"},
 	{operation: "GET wrapping_key", path: "wrapping_key"},

@@ -11,10 +11,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
@@ -42,25 +44,17 @@ More API keys, or teams with policies of their own, get a role each: write
 roles/NAME, and read token/NAME.
 `
 
-// backend is one mount of the engine.
+// backend is one mount of the engine: its paths, and what others tell it of changes. What it knows is in the four types
+// that own it.
 type backend struct {
 	*framework.Backend
 
-	storage    logical.Storage    // for work that no single request owns
-	systemView logical.SystemView // asked directly, not what was remembered for routing
+	store      *store
+	keys       *keyring
+	minter     *minter
+	maintainer *maintainer
+	telemetry  *telemetry
 	now        func() tokencache.Instant
-
-	writes      writeLock
-	tokens      *tokencache.Cache[*token]
-	openKeys    openKeys
-	published   publishedSets
-	connections connections
-	learned     learnedOutcomes
-	worker      *worker
-	metrics     *metrics
-	events      eventQueue
-	announcer   *worker // sends events
-	trouble     mintTrouble
 }
 
 // Factory makes the backend of a mount. Vault also calls it just to learn the engine's version and paths, so nothing is
@@ -70,11 +64,15 @@ func Factory(ctx context.Context, c *logical.BackendConfig) (logical.Backend, er
 }
 
 func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokencache.Instant) (*backend, error) {
-	b := &backend{
-		storage: c.StorageView, systemView: c.System, now: now, writes: newWriteLock(),
-		worker: newWorker(), announcer: newWorker(), metrics: newMetrics(),
+	logger, thisNode := c.Logger, &node{c.System}
+	if logger == nil {
+		logger = hclog.NewNullLogger()
 	}
-	b.tokens = tokencache.New(tokencache.Options[*token]{Mint: b.mint, Pauses: mintPauses, Ended: b.mintEnded, Now: now})
+	b := &backend{store: newStore(c.StorageView), now: now}
+	b.telemetry = newTelemetry(logger, b)
+	b.keys = &keyring{store: b.store, now: now, logger: logger, changed: b.keyChanged}
+	b.minter = newMinter(b.store, b.keys, thisNode, b.telemetry, now)
+	b.maintainer = newMaintainer(b.store, b.keys, b.minter, thisNode, b.telemetry, now)
 	b.Backend = &framework.Backend{
 		Help: strings.TrimSpace(backendHelp),
 		Paths: slices.Concat(
@@ -102,6 +100,19 @@ func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokenc
 		return nil, err
 	}
 	return b, nil
+}
+
+// initialize begins background work. Vault calls it once for a mount that serves requests, not in metadata mode.
+func (b *backend) initialize(context.Context, *logical.InitializationRequest) error {
+	b.maintainer.worker.start(b.maintainer.pass)
+	b.telemetry.sender.start(b.telemetry.sendEvents)
+	return nil
+}
+
+// periodic is called by Vault once a minute, under a lock that sealing waits for: so it only wakes the worker.
+func (b *backend) periodic(context.Context, *logical.Request) error {
+	b.maintainer.worker.wakeUp()
+	return nil
 }
 
 // HandleRequest looks at the input before the framework does, and decides what errors look like.
@@ -144,25 +155,66 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	}
 }
 
-// invalidate follows a change of storage by another node. Vault does not call it for a node's own writes: the handlers
-// call the same functions themselves.
+// keyChanged follows a change that this node has made to a key, and tells of it.
+func (b *backend) keyChanged(c keyChange) {
+	if c.observed {
+		b.maintainer.worker.wakeUp() // to store it
+		return
+	}
+	if c.endTokens {
+		b.minter.dropTokensOf(c.key)
+	}
+	for _, t := range c.transitions {
+		if t.To == rotation.Active {
+			b.minter.tokens.ForgetFailures() // the server takes this version: a role that was rejected with another need not wait
+		}
+		if t.From == "" {
+			b.maintainer.worker.wakeUp() // to register and probe it
+		}
+	}
+	b.telemetry.transitions(c.key, c.transitions)
+	if c.created {
+		b.telemetry.changed(eventKeyCreate, keysStoragePrefix+c.key, logical.CreateOperation, "key", c.key)
+	}
+}
+
+// invalidate follows a change of storage by another node. Vault does not call it for a node's own writes.
 func (b *backend) invalidate(_ context.Context, key string) {
+	b.store.invalidated()
 	switch {
 	case key == configStorageKey:
-		b.configChanged()
+		b.minter.tokens.DropAll()
 	case strings.HasPrefix(key, rolesStoragePrefix):
-		b.roleChanged(strings.TrimPrefix(key, rolesStoragePrefix))
+		b.minter.tokens.Drop(strings.TrimPrefix(key, rolesStoragePrefix))
 	case strings.HasPrefix(key, keysStoragePrefix):
-		b.keyChanged(strings.TrimPrefix(key, keysStoragePrefix))
+		name := strings.TrimPrefix(key, keysStoragePrefix)
+		b.keys.forget(name)
+		b.minter.dropTokensOf(name)
+	case strings.HasPrefix(key, clientsStoragePrefix):
+		b.keys.invalidateClients(strings.TrimPrefix(key, clientsStoragePrefix))
 	}
 }
 
 // clean ends background work. It does not wait: Vault holds a lock of every mount of the process meanwhile.
 func (b *backend) clean(context.Context) {
-	b.worker.stop()
-	b.announcer.stop()
-	b.tokens.Close()
-	b.connections.close()
+	b.maintainer.worker.stop()
+	b.telemetry.sender.stop()
+	b.minter.close()
+}
+
+// node is what this node may do. It asks Vault, not what is remembered for routing.
+type node struct{ view logical.SystemView }
+
+// mayWrite reports whether this node may write to storage.
+func (n *node) mayWrite() bool {
+	state := n.view.ReplicationState()
+	return !state.HasState(consts.ReplicationDRSecondary|consts.ReplicationPerformanceStandby) &&
+		(n.view.LocalMount() || !state.HasState(consts.ReplicationPerformanceSecondary))
+}
+
+// isStandby reports whether this node is a performance standby, which can't register leases.
+func (n *node) isStandby() bool {
+	return n.view.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
 }
 
 // routingView keeps the replication state for a second. The framework asks for it in every request, to forward what a

@@ -162,7 +162,7 @@ func TestCleanupEndsBackgroundWork(t *testing.T) {
 	if err := <-done; !errors.Is(err, tokencache.ErrClosed) {
 		t.Errorf("a reader at the end of the mount gets %v", err)
 	}
-	m.tokens.Wait() // for a mint, which is held at Redox still
+	m.minter.tokens.Wait() // for a mint, which is held at Redox still
 	m.Cleanup(t.Context())
 	if _, err := m.failed(logical.ReadOperation, "token", nil); !errors.Is(err, tokencache.ErrClosed) {
 		t.Errorf("a reader after the end of the mount gets %v", err)

@@ -83,8 +83,8 @@ func benchmarkMintToItsParts(b *testing.B, algorithm string, delay time.Duration
 	b.Cleanup(server.Close)
 	m := newBenchmarkMount(b, algorithm)
 	m.write("config", map[string]any{"token_url": server.URL})
-	resolved := must(m.resolve(b.Context(), m.storage, ""))
-	key := must(generatePrivateKey(algorithm, defaultRSABits)).key
+	resolved := must(m.minter.resolve(b.Context(), ""))
+	key := rawKey(algorithm)
 	form := "grant_type=client_credentials&client_assertion=" + strings.Repeat("x", 900)
 
 	steps := []func() error{
@@ -101,7 +101,7 @@ func benchmarkMintToItsParts(b *testing.B, algorithm string, delay time.Duration
 			return err
 		},
 		func() error {
-			_, _, err := m.exchange(b.Context(), resolved)
+			_, err := m.minter.exchange(b.Context(), resolved)
 			return err
 		},
 		func() error { // the whole mint

@@ -19,7 +19,7 @@ import (
 )
 
 // TestConformance reads the engine's assertions with another library than the one that signed them, and holds each
-// header and claim against REDOX.md. That a request which breaks a single rule is refused is shown for every rule by
+// header and claim against REDOX.md. That a request which breaks a single rule is rejected is shown for every rule by
 // the tests of internal/sandbox; that what the engine sends keeps all of them, here.
 func TestConformance(t *testing.T) {
 	keys := map[string]map[string]any{

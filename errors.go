@@ -58,7 +58,7 @@ func answer(response *logical.Response, err error) (*logical.Response, error) {
 		return logical.ErrorResponse("%s", user), nil
 	case errors.As(err, &remote):
 		switch remote.Kind {
-		case redox.Refused:
+		case redox.Rejected:
 			return logical.ErrorResponse("%s", remote), nil
 		case redox.Timeout:
 			return nil, logical.CodedError(http.StatusGatewayTimeout, remote.Error())
@@ -67,7 +67,7 @@ func answer(response *logical.Response, err error) (*logical.Response, error) {
 		}
 	case errors.Is(err, tokencache.ErrExpired):
 		return nil, logical.CodedError(http.StatusBadGateway, "Redox's token had expired by the time it arrived; "+
-			"look at the latency and clock_skew that the check endpoint shows")
+			"look at the latency and clock_offset that the check endpoint shows")
 	// A storage read that took too long comes back over gRPC, as a status.
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
 		return nil, logical.CodedError(http.StatusGatewayTimeout, "the request could not be done in time; "+

@@ -32,7 +32,7 @@ func TestAnswer(t *testing.T) {
 		"user, no field":   {fieldError("", "do this", "wrong"), http.StatusBadRequest, "wrong; do this"},
 		"user, wrapped":    {fmt.Errorf("around: %w", user), http.StatusBadRequest, "key: it is wrong; do this"},
 		"percent signs":    {fieldError("key", "50%d", "%s", "100%s"), http.StatusBadRequest, "key: 100%s; 50%d"},
-		"refused":          {remote(redox.Refused), http.StatusBadRequest, "the cause; the action"},
+		"rejected":         {remote(redox.Rejected), http.StatusBadRequest, "the cause; the action"},
 		"unavailable":      {remote(redox.Unavailable), http.StatusBadGateway, "the cause; the action"},
 		"timeout":          {remote(redox.Timeout), http.StatusGatewayTimeout, "the cause; the action"},
 		"invalid response": {remote(redox.InvalidResponse), http.StatusBadGateway, "the cause; the action"},

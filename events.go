@@ -67,8 +67,8 @@ func (q *eventQueue) take() (waiting []event, lost int) {
 }
 
 // changed announces that what can be read at a path has changed. The pairs are further names and values.
-func (b *backend) changed(kind, path string, operation logical.Operation, pairs ...string) {
-	b.announce(kind, path, append([]string{
+func (t *telemetry) changed(kind, path string, operation logical.Operation, pairs ...string) {
+	t.announce(kind, path, append([]string{
 		logical.EventMetadataOperation, string(operation),
 		logical.EventMetadataDataPath, path,
 		logical.EventMetadataModified, "true",
@@ -76,21 +76,21 @@ func (b *backend) changed(kind, path string, operation logical.Operation, pairs 
 }
 
 // announce queues an event about a path of the mount. It never waits.
-func (b *backend) announce(kind, path string, pairs ...string) {
-	b.events.add(event{kind: kind, metadata: append([]string{logical.EventMetadataPath, path}, pairs...)})
-	b.announcer.wakeUp()
+func (t *telemetry) announce(kind, path string, pairs ...string) {
+	t.events.add(event{kind: kind, metadata: append([]string{logical.EventMetadataPath, path}, pairs...)})
+	t.sender.wakeUp()
 }
 
 // sendEvents sends what is queued. A server without events refuses them, and that is fine.
-func (b *backend) sendEvents(ctx context.Context) {
-	waiting, lost := b.events.take()
+func (t *telemetry) sendEvents(ctx context.Context) {
+	waiting, lost := t.events.take()
 	if lost > 0 {
-		b.Logger().Warn("events were dropped: Vault took none for a while", "count", lost)
+		t.logger.Warn("events were dropped: Vault took none for a while", "count", lost)
 	}
 	for _, e := range waiting {
-		err := logical.SendEvent(ctx, b, e.kind, e.metadata...)
+		err := logical.SendEvent(ctx, t.bus, e.kind, e.metadata...)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, framework.ErrNoEvents) && status.Code(err) != codes.Unimplemented {
-			b.Logger().Warn("Vault did not take an event", "event", e.kind, "error", err)
+			t.logger.Warn("Vault did not take an event", "event", e.kind, "error", err)
 		}
 	}
 }

@@ -79,13 +79,13 @@ func TestEventsOfARotation(t *testing.T) {
 	m.write("keys/main/rotate", nil)
 	m.wantAnnounced("rotate", step("2", "", "pending", "rotated by an operator"))
 	m.clock.advance(800 * time.Hour)
-	m.tendNow()
+	m.passNow()
 	m.wantAnnounced("a rotation that is due while one is pending", "redox/rotation-skip keys/main cause=skipped key=main")
 	m.setJWKs("client-1", m.read("keys/main")["public_jwk"], m.read("keys/main")["pending_public_jwk"])
 	m.write("keys/main/activate", nil)
 	m.wantAnnounced("activate",
 		step("1", "active", "retired", "succeeded by another version"),
-		step("2", "pending", "active", "accepted for every user"))
+		step("2", "pending", "active", "accepted for every client"))
 	m.write("keys/main/rotate", nil)
 	m.write("keys/main/abandon", nil)
 	m.write("keys/main/retire", nil)
@@ -107,40 +107,40 @@ func TestEventsOfMints(t *testing.T) {
 		m.clock.advance(time.Hour)
 		m.failed(logical.ReadOperation, "token/team", nil)
 	}
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	m.wantAnnounced("three failures", "redox/mint-fail token/team cause=unavailable role=team")
 	m.redox.SetFaults(sandbox.Faults{})
 	m.write("roles/team", map[string]any{"scope": "other"}) // which also makes the cache forget the failure
 	m.announced()
 	m.read("token/team")
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	m.wantAnnounced("the next mint", "redox/mint-recover token/team role=team")
 
 	m.setJWKs("client-1")
 	m.clock.advance(time.Hour)
 	m.refused(logical.ReadOperation, "token/team", nil)
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	m.wantAnnounced("a refusal", "redox/mint-fail token/team cause=public_key_not_found role=team")
 	m.remove("roles/team")
 	m.announced()
 	m.refused(logical.ReadOperation, "token/team", nil)
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	m.wantAnnounced("a read of a role that is gone")
-	m.trouble.mu.Lock()
-	defer m.trouble.mu.Unlock()
-	if len(m.trouble.roles) != 0 {
-		t.Errorf("roles that are gone are kept: %v", m.trouble.roles)
+	m.telemetry.trouble.mu.Lock()
+	defer m.telemetry.trouble.mu.Unlock()
+	if len(m.telemetry.trouble.roles) != 0 {
+		t.Errorf("roles that are gone are kept: %v", m.telemetry.trouble.roles)
 	}
 }
 
 func TestEventsOfRegistrations(t *testing.T) {
 	m := newPlatformMount(t)
-	m.tendNow()
+	m.passNow()
 	m.announced()
 	m.setJWKs("client-1")
-	m.tendNow()
+	m.passNow()
 	m.clock.advance(time.Minute)
-	m.tendNow()
+	m.passNow()
 	m.wantAnnounced("a key was taken away", "redox/registration-fail keys/main client_id=client-1 key=main kid=KID")
 }
 
@@ -166,7 +166,7 @@ func TestEventsThatVaultDoesNotTake(t *testing.T) {
 			m.bus = test.bus
 			m.restart()
 			m.write("keys/main", map[string]any{"algorithm": algorithmES384})
-			m.sendEvents(t.Context())
+			m.telemetry.sendEvents(t.Context())
 			if logged := strings.Contains(m.log.String(), "did not take an event"); logged != test.logged {
 				t.Errorf("the log tells of it: %v, and should: %v", logged, test.logged)
 			}
@@ -194,13 +194,13 @@ func TestEventsAreSent(t *testing.T) {
 	sent := make(chan logical.EventType)
 	m.bus = busFunc(func(kind logical.EventType) { sent <- kind })
 	m.restart()
-	m.announcer.start(m.sendEvents)
+	m.telemetry.sender.start(m.telemetry.sendEvents)
 	m.write("config", nil)
 	if got := <-sent; got != eventConfigWrite {
 		t.Errorf("%s was sent", got)
 	}
 	m.Cleanup(t.Context())
-	m.announcer.ended.Wait()
+	m.telemetry.sender.ended.Wait()
 }
 
 type busFunc func(logical.EventType)

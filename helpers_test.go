@@ -6,6 +6,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +25,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/leakcheck"
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/sandbox"
 	"vault-plugin-secrets-redox/internal/tokencache"
 )
@@ -63,7 +66,7 @@ func newMount(t testing.TB) *mount {
 	m.restart()
 	t.Cleanup(func() {
 		m.backend.Cleanup(context.Background())
-		m.backend.tokens.Wait()
+		m.minter.tokens.Wait()
 		if err := redox.Close(); err != nil {
 			t.Error(err)
 		}
@@ -77,7 +80,7 @@ func (m *mount) restart() {
 	m.t.Helper()
 	if m.backend != nil {
 		m.backend.Cleanup(context.Background())
-		m.backend.tokens.Wait()
+		m.minter.tokens.Wait()
 	}
 	b, err := newBackend(context.Background(), &logical.BackendConfig{
 		Logger:       hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.log}),
@@ -92,10 +95,10 @@ func (m *mount) restart() {
 		m.t.Fatal(err)
 	}
 	// Tests call tend themselves, so that they decide when the worker works.
-	b.worker.stop()
-	b.worker.ended.Wait()
-	b.announcer.stop()
-	b.announcer.ended.Wait()
+	b.maintainer.worker.stop()
+	b.maintainer.worker.ended.Wait()
+	b.telemetry.sender.stop()
+	b.telemetry.sender.ended.Wait()
 	m.backend = b
 }
 
@@ -199,6 +202,15 @@ func (m *mount) record(response *logical.Response, err error) {
 	}
 }
 
+// storedPrivateKey reads a private key from the bytes that are stored, as crypto/rsa or crypto/ecdsa has it.
+func storedPrivateKey(sealed privatekey.Sealed) (crypto.PrivateKey, error) {
+	var der []byte
+	if err := json.Unmarshal(must(json.Marshal(sealed)), &der); err != nil {
+		return nil, err
+	}
+	return x509.ParsePKCS8PrivateKey(der)
+}
+
 // searchForSecrets looks for every stored private key, and for tokens and assertions, in all the output.
 func (m *mount) searchForSecrets() {
 	fmt.Fprintln(m.output, m.announced())
@@ -209,8 +221,8 @@ func (m *mount) searchForSecrets() {
 				continue // a test stored something broken on purpose
 			}
 			for _, v := range k.Versions {
-				if key, err := v.PrivateKey.open(); err == nil {
-					if err := m.scanner.AddKey(stored.Key, key.key); err != nil {
+				if key, err := storedPrivateKey(v.PrivateKey); err == nil {
+					if err := m.scanner.AddKey(stored.Key, key); err != nil {
 						m.t.Error(err)
 					}
 				}
@@ -228,10 +240,10 @@ func (m *mount) searchForSecrets() {
 	}
 }
 
-// announced gives the events since it was called last, one a line: type, path, and the other metadata by name.
+// announced returns the events since it was called last, one a line: type, path, and the other metadata by name.
 func (m *mount) announced() string {
 	m.t.Helper()
-	m.sendEvents(context.Background())
+	m.telemetry.sendEvents(context.Background())
 	sent, ok := m.bus.(*logical.MockEventSender)
 	if !ok {
 		return ""
@@ -253,7 +265,7 @@ func (m *mount) announced() string {
 	return lines.String()
 }
 
-// answered gives the data of a response that has to be a success.
+// answered returns the data of a response that has to be a success.
 func (m *mount) answered(operation logical.Operation, path string, data map[string]any) map[string]any {
 	m.t.Helper()
 	response, err := m.request(operation, path, data)
@@ -284,20 +296,20 @@ func (m *mount) remove(path string) {
 	m.answered(logical.DeleteOperation, path, nil)
 }
 
-// list gives the names below a path.
+// list returns the names below a path.
 func (m *mount) list(path string) []string {
 	m.t.Helper()
 	names, _ := m.answered(logical.ListOperation, path, nil)["keys"].([]string)
 	return names
 }
 
-// refused gives the text of a 400. Anything else fails the test, and so does a change of storage, but for what was
+// refused returns the text of a 400. Anything else fails the test, and so does a change of storage, but for what was
 // learned about Redox: that may be stored at any time.
 func (m *mount) refused(operation logical.Operation, path string, data map[string]any) string {
 	m.t.Helper()
 	withoutLearned := func() map[string]string {
 		stored := m.storage.snapshot()
-		maps.DeleteFunc(stored, func(key, _ string) bool { return strings.HasPrefix(key, acceptanceStoragePrefix) })
+		maps.DeleteFunc(stored, func(key, _ string) bool { return strings.HasPrefix(key, clientsStoragePrefix) })
 		return stored
 	}
 	before := withoutLearned()
@@ -325,7 +337,7 @@ func (m *mount) refusedWith(operation logical.Operation, path string, data map[s
 	}
 }
 
-// failed gives the error of a request that has to fail with a Go error, and its HTTP status: 500 where it has none.
+// failed returns the error of a request that has to fail with a Go error, and its HTTP status: 500 where it has none.
 func (m *mount) failed(operation logical.Operation, path string, data map[string]any) (status int, err error) {
 	m.t.Helper()
 	response, err := m.request(operation, path, data)
@@ -429,14 +441,14 @@ func (s *watchedStorage) readCount() int {
 	return s.reads
 }
 
-// written gives every entry that was ever put.
+// written returns every entry that was ever put.
 func (s *watchedStorage) written() []logical.StorageEntry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]logical.StorageEntry(nil), s.entries...)
 }
 
-// snapshot gives what is stored now, uncounted.
+// snapshot returns what is stored now, uncounted.
 func (s *watchedStorage) snapshot() map[string]string {
 	ctx := context.Background()
 	stored := map[string]string{}
@@ -455,6 +467,7 @@ func (m *mount) plant(key, value string) {
 	if err := m.storage.inner.Put(context.Background(), &logical.StorageEntry{Key: key, Value: []byte(value)}); err != nil {
 		m.t.Fatal(err)
 	}
+	m.invalidate(context.Background(), key) // as Vault does when another node has written it
 }
 
 func (s *watchedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {

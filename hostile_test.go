@@ -269,7 +269,7 @@ func statusOf(err error) int {
 
 // withoutAcceptance leaves out what was learned about Redox, which may be stored at any time.
 func withoutAcceptance(stored map[string]string) map[string]string {
-	maps.DeleteFunc(stored, func(key, _ string) bool { return strings.HasPrefix(key, acceptanceStoragePrefix) })
+	maps.DeleteFunc(stored, func(key, _ string) bool { return strings.HasPrefix(key, clientsStoragePrefix) })
 	return stored
 }
 

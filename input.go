@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
+
+	"vault-plugin-secrets-redox/internal/privatekey"
 )
 
 // fieldNamePattern is what a field's name looks like. A name that looks otherwise is not repeated in an error: the
@@ -39,7 +41,7 @@ func checkInput(path *framework.Path, data map[string]any) error {
 		}
 		if name == privateKeyField {
 			if _, isString := data[name].(string); !isString {
-				return fieldError(name, acceptedForms, "it is neither a string nor a JSON object")
+				return fieldError(name, privatekey.AcceptedForms, "it is neither a string nor a JSON object")
 			}
 		}
 		if !isOfType(name, data[name], path.Fields) {
@@ -49,7 +51,7 @@ func checkInput(path *framework.Path, data map[string]any) error {
 	return nil
 }
 
-// isOfType says whether a value is of its field's type. Null and the empty string are of every type: they stand for the
+// isOfType reports whether a value is of its field's type. Null and the empty string are of every type: they stand for the
 // default.
 func isOfType(name string, value any, schemas map[string]*framework.FieldSchema) bool {
 	if value == nil || value == "" {
@@ -66,7 +68,7 @@ func isOfType(name string, value any, schemas map[string]*framework.FieldSchema)
 	return data.Validate() == nil
 }
 
-// isCaptured says whether the field is a part of the path.
+// isCaptured reports whether the field is a part of the path.
 func isCaptured(path *framework.Path, field string) bool {
 	return strings.Contains(path.Pattern, "(?P<"+field+">")
 }

@@ -92,7 +92,7 @@ func shortestLife(t *testing.T, reader kubernetesReader, disturbance bool) time.
 		if !now.Before(nextOther) {
 			nextOther = now.Add(within(3 * time.Minute))
 			m.read("token/team-a")
-			m.tokens.Wait() // a refresh in the background
+			m.minter.tokens.Wait() // a refresh in the background
 		}
 		if !now.Before(nextOdd) {
 			next, nextOdd = now, now.Add(within(20*time.Minute))
@@ -102,7 +102,7 @@ func shortestLife(t *testing.T, reader kubernetesReader, disturbance bool) time.
 			continue
 		}
 		answer := m.read("token/team-a")
-		m.tokens.Wait()
+		m.minter.tokens.Wait()
 		old := reader.copy()
 		next = now.Add(reader.read(answer))
 		if old != "" && reader.copy() != old {

@@ -51,11 +51,11 @@ var (
 	readOutcomes     = []string{readFromMemory, readMinted, readStale, readFailed}
 	rotationOutcomes = []string{rotationStarted, rotationCompleted, rotationAbandoned, rotationSkipped, rotationMissed}
 	failureCauses    = []string{
-		redox.Refused.String(), redox.Unavailable.String(), redox.Timeout.String(), redox.InvalidResponse.String(),
+		redox.Rejected.String(), redox.Unavailable.String(), redox.Timeout.String(), redox.InvalidResponse.String(),
 		causePublicKeyNotFound, causeExpired, causeConfiguration, causeInternal,
 	}
 	// The codes of RFC 6749 section 5.2, and the one of section 4.1.2.1 that some servers answer here, too.
-	refusalCodes = []string{
+	rejectionCodes = []string{
 		causePublicKeyNotFound, "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client",
 		"unsupported_grant_type", "invalid_scope", "access_denied", errorCodeOther,
 	}
@@ -72,8 +72,8 @@ type metrics struct {
 	reads           map[string]prometheus.Counter // by outcome: a read must not look for its counter
 	mints           *prometheus.CounterVec
 	mintSeconds     prometheus.Histogram
-	refusals        *prometheus.CounterVec
-	clockSkew       prometheus.Gauge
+	rejections      *prometheus.CounterVec
+	clockOffset     prometheus.Gauge
 	rotations       *prometheus.CounterVec
 	transitions     *prometheus.CounterVec
 	backgroundFails prometheus.Counter
@@ -99,11 +99,11 @@ func newMetrics() *metrics {
 			Name: "redox_mint_duration_seconds", Help: "How long mints took, with all attempts, whatever their result.",
 			Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20},
 		}),
-		refusals: counters("redox_assertions_refused_total",
-			"Assertions that the token endpoint refused (also of checks and of trials of new key versions), by its error code.",
-			"error", refusalCodes),
-		clockSkew: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "redox_clock_skew_seconds", Help: "The token endpoint's clock minus this node's, at the last answer that told the time.",
+		rejections: counters("redox_assertions_rejected_total",
+			"Assertions that the token endpoint rejected (also of checks and of probes of new key versions), by its error code.",
+			"error", rejectionCodes),
+		clockOffset: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "redox_clock_offset_seconds", Help: "The token endpoint's clock minus this node's, at the last answer that told the time.",
 		}),
 		rotations: counters("redox_rotations_total", "Rotations of signing keys that came this far.", "result", rotationOutcomes),
 		transitions: counters("redox_key_version_transitions_total", "Versions of signing keys that came into a state.",
@@ -125,7 +125,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": version, "commit": commit},
 	})
 	build.Set(1)
-	registry.MustRegister(m.mints, m.mintSeconds, m.clockSkew, m.backgroundFails, build,
+	registry.MustRegister(m.mints, m.mintSeconds, m.clockOffset, m.backgroundFails, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -177,30 +177,30 @@ func failureCause(err error) string {
 // exchange counts what came of an assertion at the token endpoint.
 func (m *metrics) exchange(answer *redox.Token, err error) {
 	if answer != nil {
-		m.skew(answer.ClockSkew, answer.ClockSkewKnown)
+		m.offset(answer.ClockOffset, answer.ClockOffsetKnown)
 	}
 	var remote *redox.Error
 	if !errors.As(err, &remote) {
 		return
 	}
-	m.skew(remote.ClockSkew, remote.ClockSkewKnown)
-	if remote.Kind == redox.Refused {
-		m.refusals.WithLabelValues(refusalCode(remote)).Inc()
+	m.offset(remote.ClockOffset, remote.ClockOffsetKnown)
+	if remote.Kind == redox.Rejected {
+		m.rejections.WithLabelValues(rejectionCode(remote)).Inc()
 	}
 }
 
-func (m *metrics) skew(skew time.Duration, known bool) {
+func (m *metrics) offset(offset time.Duration, known bool) {
 	if known {
-		m.clockSkew.Set(skew.Seconds())
+		m.clockOffset.Set(offset.Seconds())
 	}
 }
 
-// refusalCode gives the error code if it is one that is expected: the server chooses it.
-func refusalCode(remote *redox.Error) string {
+// rejectionCode gives the error code if it is one that is expected: the server chooses it.
+func rejectionCode(remote *redox.Error) string {
 	if remote.PublicKeyNotFound() {
 		return causePublicKeyNotFound
 	}
-	for _, code := range refusalCodes {
+	for _, code := range rejectionCodes {
 		if remote.Code == code {
 			return code
 		}

@@ -7,20 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/tokencache"
 )
-
-// From a role's name to a token: what token/ mints through the cache, check/ tries without it, and assertion/ stops
-// half-way of.
 
 // token is a minted access token with what its readers are told. It is shared and never changed.
 type token struct {
@@ -28,53 +23,85 @@ type token struct {
 	tokenType   string
 	scope       string
 	clientID    string
-	keyID       string
+	kid         string
 	expireTime  string
 	mintTime    string
 
 	keyName string // whose change drops the token
 	leased  bool
-	warning string // for who reads it; empty when all is as it should be
+	warning string // for its readers; empty when all is as it should be
 }
 
-// client is a role resolved to all that an assertion needs: the configuration as it is for the role, the key, and which
-// of its versions is used.
-type client struct {
+// minter makes tokens and assertions from roles: it resolves a role, signs, and asks the server. It writes nothing to
+// storage; what it observes of clients goes to the keyring.
+type minter struct {
+	store     *store
+	keys      *keyring
+	node      *node
+	telemetry *telemetry
+	now       func() tokencache.Instant
+
+	tokens      *tokencache.Cache[*token]
+	connections connections
+}
+
+func newMinter(s *store, keys *keyring, n *node, t *telemetry, now func() tokencache.Instant) *minter {
+	m := &minter{store: s, keys: keys, node: n, telemetry: t, now: now}
+	m.tokens = tokencache.New(tokencache.Options[*token]{Mint: m.mint, Pauses: mintPauses, Ended: t.mintEnded, Now: now})
+	return m
+}
+
+// dropTokensOf drops the tokens that were minted with a key.
+func (m *minter) dropTokensOf(key string) {
+	m.tokens.DropFunc(func(t *token) bool { return t.keyName == key })
+}
+
+// close ends the mints under way, and does not wait for them.
+func (m *minter) close() {
+	m.tokens.Close()
+	m.connections.close()
+}
+
+// roleConfig is the configuration as it is for one role.
+type roleConfig struct {
 	config
-	role       *role
-	signingKey *signingKey
-	acceptance *rotation.Acceptance
-	generation uint64 // of the open keys, from before the key was read
-
-	version *keyVersion
-	key     *privateKey // the version's
+	leased, disabled bool
 }
 
-// user is what Redox knows the client by.
-func (c *client) user() rotation.User {
-	return rotation.User{ClientID: c.ClientID, TokenURL: c.tokenURL()}
+// client returns what the server knows the role by.
+func (c *roleConfig) client() rotation.Client {
+	return rotation.Client{ClientID: c.ClientID, TokenURL: c.tokenURL()}
 }
 
-// order gives the versions to sign with, best first.
-func (c *client) order() []int {
-	return rotation.Order(c.signingKey.records(), c.acceptance, c.user())
+// resolved is a role with all that an assertion needs.
+type resolved struct {
+	roleConfig
+	key        *keySnapshot
+	generation uint64 // the store's, from before the key was read
 }
 
-// use makes the client sign with a version.
-func (b *backend) use(c *client, number int) (err error) {
-	c.version = c.signingKey.version(number)
-	c.key, err = b.openKeys.open(c.Key, c.version.PrivateKey, c.generation)
-	return err
+// order returns the versions to sign with, best first.
+func (c *resolved) order() []int { return c.key.rotation().Order(c.client()) }
+
+// next returns the best version that is not among those asked, nil when all are.
+func (c *resolved) next(asked map[int]bool) *keyVersion {
+	for _, number := range c.order() {
+		if !asked[number] {
+			return c.key.version(number)
+		}
+	}
+	return nil
 }
 
-// resolve reads what the role consists of; the empty name is the configuration alone. What is missing is a userError.
-func (b *backend) resolve(ctx context.Context, storage logical.Storage, roleName string) (*client, error) {
-	generation := b.openKeys.generation()
+// resolve reads what the role consists of; the empty name is the configuration alone. It has at least one version to
+// sign with. What is missing is a userError.
+func (m *minter) resolve(ctx context.Context, roleName string) (*resolved, error) {
+	generation := m.store.generation()
 	r, where := &role{}, "config"
 	if roleName != "" {
 		where = "roles/" + roleName + " or config"
 		var err error
-		if r, err = loadRole(ctx, storage, roleName); err != nil {
+		if r, err = m.store.role(ctx, roleName); err != nil {
 			return nil, err
 		}
 		if r == nil {
@@ -86,43 +113,38 @@ func (b *backend) resolve(ctx context.Context, storage logical.Storage, roleName
 		return nil, fieldError("disabled", "whoever disabled it can write disabled=false to roles/"+roleName,
 			"role %q is disabled", roleName)
 	}
-	c, _, err := loadConfig(ctx, storage)
+	c, _, err := m.store.config(ctx)
 	if err != nil {
 		return nil, err
 	}
-	effective := r.overlay(*c)
-	if effective.ClientID == "" {
+	own := r.overlay(c)
+	if own.ClientID == "" {
 		return nil, fieldError("client_id", "set it with a write to "+where, "no client ID is configured")
 	}
-	if effective.Key == "" {
+	if own.Key == "" {
 		return nil, fieldError("key", "create a key with a write to keys/NAME and name it in "+where, "no signing key is configured")
 	}
-	k, err := loadKey(ctx, storage, effective.Key)
+	key, err := m.keys.snapshot(ctx, own.Key)
 	if err != nil {
 		return nil, err
 	}
-	if k == nil {
-		return nil, fieldError("key", "create it, or name another in "+where, "the signing key %q does not exist", effective.Key)
+	if key == nil {
+		return nil, fieldError("key", "create it, or name another in "+where, "the signing key %q does not exist", own.Key)
 	}
-	stored, err := b.acceptanceOf(ctx, storage, k)
-	if err != nil {
-		return nil, err
+	resolved := &resolved{roleConfig: own, key: key, generation: generation}
+	if len(resolved.order()) == 0 {
+		return nil, fieldError("key", "make a new version with a write to keys/"+own.Key+"/rotate",
+			"the signing key %q has no version to sign with: all are destroyed", own.Key)
 	}
-	resolved := &client{config: effective, role: r, signingKey: k, acceptance: &stored.Acceptance, generation: generation}
-	order := resolved.order()
-	if len(order) == 0 {
-		return nil, fieldError("key", "make a new version with a write to keys/"+k.name+"/rotate",
-			"the signing key %q has no version to sign with: all are destroyed", k.name)
-	}
-	return resolved, b.use(resolved, order[0])
+	return resolved, nil
 }
 
-// assertion signs a new client assertion.
-func (c *client) assertion(now time.Time) (string, error) {
-	return c.key.sign(assertionClaims{
+// assertion signs a new client assertion with a version of the role's key.
+func (c *roleConfig) assertion(key *privatekey.Key, kid string, now time.Time) (string, error) {
+	return signAssertion(key, assertionClaims{
 		clientID: c.ClientID,
 		audience: c.audience(),
-		kid:      c.version.KeyID,
+		kid:      kid,
 		jku:      c.JKU,
 		now:      now,
 		backdate: c.ClockSkew,
@@ -130,9 +152,35 @@ func (c *client) assertion(now time.Time) (string, error) {
 	})
 }
 
-// exchange asks Redox for a token. It also gives the moment before the request that succeeded.
-func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokencache.Instant, error) {
-	connection, err := b.connections.get(c.CAPEM, b.now)
+// signed is a client assertion to be handed out, with the kid of the version that signed it.
+type signed struct {
+	*resolved
+	assertion, kid string
+	expireTime     time.Time
+}
+
+// sign makes a client assertion for a role, without asking the server.
+func (m *minter) sign(ctx context.Context, roleName string) (*signed, error) {
+	c, err := m.resolve(ctx, roleName)
+	if err != nil {
+		return nil, err
+	}
+	v := c.next(nil)
+	key, err := m.keys.open(c.key.signingKey, v, c.generation)
+	if err != nil {
+		return nil, err
+	}
+	now := m.now().Wall
+	assertion, err := c.assertion(key, v.KID, now)
+	if err != nil {
+		return nil, err
+	}
+	return &signed{c, assertion, v.KID, now.Add(c.AssertionTTL)}, nil
+}
+
+// request asks the server for a token with one version. It also returns the moment before the request that succeeded.
+func (m *minter) request(ctx context.Context, c *roleConfig, key *privatekey.Key, kid string) (*redox.Token, tokencache.Instant, error) {
+	connection, err := m.connections.get(c.CAPEM, m.now)
 	if err != nil {
 		return nil, tokencache.Instant{}, err
 	}
@@ -143,107 +191,111 @@ func (b *backend) exchange(ctx context.Context, c *client) (*redox.Token, tokenc
 		Timeout:    c.RequestTimeout,
 		MaxRetries: c.MaxRetries,
 		Assertion: func() (string, error) { // once per attempt
-			requestedAt = b.now()
-			return c.assertion(requestedAt.Wall)
+			requestedAt = m.now()
+			return c.assertion(key, kid, requestedAt.Wall)
 		},
 	})
-	b.metrics.exchange(answer, err)
+	m.telemetry.metrics.exchange(answer, err)
 	return answer, requestedAt, err
 }
 
-// exchangeInOrder asks Redox for a token with one version after the other, until Redox knows one. Only "Public key not
-// found" makes it go on: then the key was replaced at Redox, and a version that is still held may be what is there now,
-// also one that was made meanwhile. What was learned is kept. The warning is for who uses the token.
-func (b *backend) exchangeInOrder(ctx context.Context, c *client) (answer *redox.Token, requestedAt tokencache.Instant, warning string, err error) {
-	var learned outcome
-	var refused error // of the version that was best
-	defer func() {
-		if learned.apply(c.signingKey.records(), c.user(), c.acceptance) {
-			b.learned.note(c.Key, c.user(), learned)
-			b.worker.wakeUp()
-		}
-	}()
-	tried := map[int]bool{}
+// exchanged is what came of asking the server for a token.
+type exchanged struct {
+	token       *redox.Token
+	requestedAt tokencache.Instant
+	kid         string // of the version that signed
+	warning     string // for the users of the token
+}
+
+// exchange asks the server for a token with one version after the other, until it knows one. Only "Public key not found"
+// makes it go on: then the key was replaced at the server, and a version that is still held may be what is there now,
+// also one that was made meanwhile. What is observed is noted.
+func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) {
+	var observed outcome
+	var rejected error // of the version that was best
+	own := *c
+	defer func() { m.observe(&own, observed) }()
+	asked := map[int]bool{}
 	for {
-		number := c.next(tried)
-		if number == 0 && b.readKeyAgain(ctx, c) {
-			number = c.next(tried)
+		v := own.next(asked)
+		if v == nil {
+			m.readKeyAgain(ctx, &own)
+			if v = own.next(asked); v == nil {
+				return nil, rejected
+			}
 		}
-		if number == 0 {
-			return nil, requestedAt, "", refused
+		asked[v.Number] = true
+		key, err := m.keys.open(own.key.signingKey, v, own.generation)
+		if err != nil {
+			return nil, err
 		}
-		tried[number] = true
-		if err := b.use(c, number); err != nil {
-			return nil, requestedAt, "", err
-		}
-		answer, requestedAt, err = b.exchange(ctx, c)
+		answer, requestedAt, err := m.request(ctx, &own.roleConfig, key, v.KID)
 		var remote *redox.Error
 		switch {
 		case err == nil:
-			learned.accepted, learned.acceptedTime = number, b.now().Wall
-			if refused != nil {
-				warning = fmt.Sprintf("Redox did not know the version of key %q that was to sign, so version %d with kid %s signed: "+
-					"read keys/%s for what to do", c.Key, number, c.version.KeyID, c.Key)
-				b.Logger().Warn("Redox does not know the version that was to sign, another one did", "key", c.Key,
-					"client_id", c.ClientID, "version", number, "kid", c.version.KeyID, "error", refused)
+			observed.accepted, observed.acceptedTime = v.Number, m.now().Wall
+			result := &exchanged{token: answer, requestedAt: requestedAt, kid: v.KID}
+			if rejected != nil {
+				result.warning = fmt.Sprintf("Redox did not know the version of key %q that was to sign, so version %d with kid %s signed: "+
+					"read keys/%s for what to do", own.Key, v.Number, v.KID, own.Key)
+				m.telemetry.logger.Warn("Redox does not know the version that was to sign, another one did", "key", own.Key,
+					"client_id", own.ClientID, "version", v.Number, "kid", v.KID, "error", rejected)
 			}
-			return answer, requestedAt, warning, nil
+			return result, nil
 		case errors.As(err, &remote) && remote.PublicKeyNotFound():
-			if refused == nil {
-				refused = err
+			if rejected == nil {
+				rejected = err
 			}
-			if wanted := rotation.Wanted(c.signingKey.records()); wanted != nil && number == wanted.Number {
-				learned.refused, learned.refusedTime, learned.answer = number, b.now().Wall, remote.Error()
+			if wanted, found := own.key.rotation().Wanted(); found && v.Number == wanted.Number {
+				observed.rejected, observed.rejectedTime, observed.answer = v.Number, m.now().Wall, remote.Error()
 			}
 		default:
-			return nil, requestedAt, "", err
+			return nil, err
 		}
 	}
 }
 
-// next gives the best version that was not tried, 0 when all were.
-func (c *client) next(tried map[int]bool) int {
-	for _, number := range c.order() {
-		if !tried[number] {
-			return number
-		}
+// observe notes what was observed of a role's client, if that is news.
+func (m *minter) observe(c *resolved, o outcome) {
+	after, _, err := c.key.rotation().Replay(o.events(c.client()))
+	if err == nil && !after.Clients.Equal(c.key.clients) {
+		m.keys.observeMint(c.Key, c.client(), o)
 	}
-	return 0
 }
 
-// readKeyAgain gives a client the versions that its key has now: a request that hung may have lasted longer than a
-// rotation.
-func (b *backend) readKeyAgain(ctx context.Context, c *client) bool {
-	generation := b.openKeys.generation()
-	k, err := loadKey(ctx, b.storage, c.Key)
+// readKeyAgain replaces the versions of a role's key by those that it has now: a request that hung may have lasted longer
+// than a rotation. What is known of clients stays. It does nothing if the key can't be read: then what the server said
+// is what counts.
+func (m *minter) readKeyAgain(ctx context.Context, c *resolved) {
+	generation := m.store.generation()
+	k, err := m.store.key(ctx, c.Key)
 	if err != nil || k == nil {
-		return false // what Redox said is what counts
+		return
 	}
-	c.signingKey, c.generation = k, generation
-	return true
+	c.key, c.generation = &keySnapshot{signingKey: k, stored: c.key.stored, clients: c.key.clients}, generation
 }
 
 // mint makes the token of a role, for the cache.
-func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[*token], error) {
+func (m *minter) mint(ctx context.Context, roleName string) (tokencache.Minted[*token], error) {
 	nothing := tokencache.Minted[*token]{}
-	c, err := b.resolve(ctx, b.storage, roleName)
+	c, err := m.resolve(ctx, roleName)
 	if err != nil {
 		return nothing, err
 	}
-	if c.role.Leased && b.systemView.ReplicationState().HasState(consts.ReplicationPerformanceStandby) {
+	if c.leased && m.node.isStandby() {
 		// A standby can't register the lease; the active node mints.
 		return nothing, logical.ErrReadOnly
 	}
-	best := c.version.KeyID
-	answer, requestedAt, warning, err := b.exchangeInOrder(ctx, c)
+	result, err := m.exchange(ctx, c)
 	if errors.Is(err, context.Canceled) {
 		return nothing, err // a change has superseded this mint, or the mount is closing: nothing failed
 	}
 	if err != nil {
-		b.Logger().Warn("minting a token failed", "role", roleName, "key", c.Key, "kid", best, "error", err)
+		m.telemetry.logger.Warn("minting a token failed", "role", roleName, "key", c.Key, "kid", c.next(nil).KID, "error", err)
 		return nothing, err
 	}
-	b.Logger().Debug("minted a token", "role", roleName, "key", c.Key, "kid", c.version.KeyID,
+	answer := result.token
+	m.telemetry.logger.Debug("minted a token", "role", roleName, "key", c.Key, "kid", result.kid,
 		"lifetime", answer.Lifetime.String(), "latency", answer.Latency.String())
 	return tokencache.Minted[*token]{
 		Value: &token{
@@ -251,80 +303,25 @@ func (b *backend) mint(ctx context.Context, roleName string) (tokencache.Minted[
 			tokenType:   answer.TokenType,
 			scope:       answer.Scope,
 			clientID:    c.ClientID,
-			keyID:       c.version.KeyID,
-			expireTime:  formatTime(requestedAt.Wall.Add(answer.Lifetime)),
-			mintTime:    formatTime(requestedAt.Wall),
+			kid:         result.kid,
+			expireTime:  formatTime(result.requestedAt.Wall.Add(answer.Lifetime)),
+			mintTime:    formatTime(result.requestedAt.Wall),
 			keyName:     c.Key,
-			leased:      c.role.Leased,
-			warning:     warning,
+			leased:      c.leased,
+			warning:     result.warning,
 		},
-		RequestedAt: requestedAt,
+		RequestedAt: result.requestedAt,
 		Lifetime:    answer.Lifetime,
 		MinTTL:      c.MinTTL,
 	}, nil
 }
 
-// mintEnded counts how a mint ended, and announces when a role begins to fail at Redox, and when that is over.
-func (b *backend) mintEnded(roleName string, took time.Duration, err error) {
-	b.metrics.mint(took, err)
-	fails, _ := mintPauses(err)
-	if err != nil && !fails || !b.trouble.change(roleName, fails) {
-		return
-	}
-	path := strings.TrimSuffix("token/"+roleName, "/")
-	if fails {
-		b.announce(eventMintFail, path, "role", roleName, "cause", failureCause(err))
-	} else {
-		b.announce(eventMintRecover, path, "role", roleName)
-	}
-}
-
-// mintPauses says which failures the cache remembers: those that reached for Redox. The others are settled by a look
-// into storage, and end with the write that mends them.
+// mintPauses reports whether the cache remembers a failure, and for how long at least: it remembers those that reached
+// for the server. The others are settled by a look into storage, and end with the write that mends them.
 func mintPauses(err error) (pause bool, least time.Duration) {
 	var remote *redox.Error
 	if errors.As(err, &remote) {
 		return true, remote.RetryAfter
 	}
 	return errors.Is(err, tokencache.ErrExpired), 0
-}
-
-// connections holds the one HTTP client of the mount, so that connections to Redox are reused. Another set of trusted
-// CAs makes another client.
-type connections struct {
-	mu     sync.Mutex
-	caPEM  string
-	client *redox.Client
-}
-
-func (c *connections) get(caPEM string, now func() tokencache.Instant) (*redox.Client, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.client != nil && c.caPEM == caPEM {
-		return c.client, nil
-	}
-	client, err := redox.NewClient(redox.Options{
-		CAPEM: caPEM, UserAgent: userAgent(),
-		Now: func() time.Time { return now().Wall },
-	})
-	if err != nil {
-		return nil, fieldError("ca_pem", "write PEM certificates to config", "the configured CA certificates can't be used")
-	}
-	c.closeIdle()
-	c.caPEM, c.client = caPEM, client
-	return client, nil
-}
-
-// close gives idle connections back. Requests under way end with their context.
-func (c *connections) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closeIdle()
-	c.client = nil
-}
-
-func (c *connections) closeIdle() {
-	if c.client != nil {
-		c.client.Close()
-	}
 }

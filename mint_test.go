@@ -27,7 +27,7 @@ func (m *mount) tlsRedox() *sandbox.Server {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() {
-		m.backend.connections.close() // so that the server need not wait for idle connections
+		m.minter.connections.close() // so that the server need not wait for idle connections
 		if err := server.Close(); err != nil {
 			m.t.Error(err)
 		}
@@ -73,20 +73,20 @@ func TestMintReusesItsConnection(t *testing.T) {
 		m.accessToken(logical.UpdateOperation, "token")
 		m.write("config", map[string]any{"scope": "another"})
 		m.write("check", nil)
-		clients = append(clients, m.connections.client)
+		clients = append(clients, m.minter.connections.client)
 	}
 	if clients[0] == nil || clients[0] != clients[1] || clients[1] != clients[2] {
 		t.Error("the client is made anew, and its connections are lost")
 	}
 }
 
-// TestMintSignsEachAttemptAnew: Redox refuses a jti that it has seen, also in an attempt that it failed to answer.
+// TestMintSignsEachAttemptAnew: Redox rejects a jti that it has seen, also in an attempt that it failed to answer.
 func TestMintSignsEachAttemptAnew(t *testing.T) {
 	m := newReadyMount(t)
 	m.redox.SetFaults(sandbox.Faults{ResetMidBody: true, Count: 1}) // the token was issued, so the jti is used
 	m.read("token")
 	counters := m.redox.Counters().Token
-	if counters.Requests != 2 || len(counters.Refused) != 0 {
+	if counters.Requests != 2 || len(counters.Rejected) != 0 {
 		t.Errorf("counters are %+v", counters)
 	}
 }
@@ -163,7 +163,7 @@ func TestMintLogs(t *testing.T) {
 	giveUp()
 	<-r.done
 	m.write("config", map[string]any{"scope": "new"})
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	wantLines("a mint that a change has made needless: nothing failed", "")
 }
 
@@ -174,7 +174,7 @@ func TestMintPauses(t *testing.T) {
 		least time.Duration
 	}{
 		{&redox.Error{Kind: redox.Unavailable, RetryAfter: 9 * time.Second}, true, 9 * time.Second},
-		{&redox.Error{Kind: redox.Refused}, true, 0},
+		{&redox.Error{Kind: redox.Rejected}, true, 0},
 		{tokencache.ErrExpired, true, 0},
 		{fieldError("role", "create it", "there is none"), false, 0},
 		{logical.ErrReadOnly, false, 0},
@@ -199,7 +199,7 @@ func TestMintsEndWithTheMount(t *testing.T) {
 	if !errors.Is(r.err, tokencache.ErrClosed) || !strings.Contains(r.err.Error(), "try again") {
 		t.Errorf("who waited got %v, %v", r.response, r.err)
 	}
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	if status, _ := m.failed(logical.ReadOperation, "token", nil); status != http.StatusInternalServerError {
 		t.Errorf("afterwards the status is %d", status)
 	}

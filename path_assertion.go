@@ -26,7 +26,7 @@ func (b *backend) pathAssertion() *framework.Path {
 					"scope":                 answerField(framework.TypeString, "Form field of the token request; leave it out when empty."),
 					"token_url":             answerField(framework.TypeString, "Where to post the form."),
 					"client_id":             answerField(framework.TypeString, "Client ID in the assertion. No form field."),
-					"key_id":                answerField(framework.TypeString, "kid of the key that signed."),
+					"kid":                   answerField(framework.TypeString, "kid of the key that signed."),
 					"expire_time":           answerField(framework.TypeTime, "When the assertion ends."),
 				})),
 		},
@@ -39,24 +39,19 @@ Redox, read token/ instead: it shares one token and says what is wrong.
 	}
 }
 
-func (b *backend) assertionSign(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	c, err := b.resolve(ctx, req.Storage, pathName(data, "role"))
-	if err != nil {
-		return nil, err
-	}
-	now := b.now().Wall
-	assertion, err := c.assertion(now)
+func (b *backend) assertionSign(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	c, err := b.minter.sign(ctx, pathName(data, "role"))
 	if err != nil {
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
-		"client_assertion":      assertion,
+		"client_assertion":      c.assertion,
 		"client_assertion_type": redox.ClientAssertionType,
 		"grant_type":            redox.GrantType,
 		"scope":                 c.Scope,
 		"token_url":             c.tokenURL(),
 		"client_id":             c.ClientID,
-		"key_id":                c.version.KeyID,
-		"expire_time":           formatTime(now.Add(c.AssertionTTL)),
+		"kid":                   c.kid,
+		"expire_time":           formatTime(c.expireTime),
 	}}, nil
 }

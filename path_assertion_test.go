@@ -42,8 +42,8 @@ func TestAssertion(t *testing.T) {
 	m.register("client-2", "own")
 	m.write("roles/own", map[string]any{"client_id": "client-2", "key": "own", "scope": "fhir:development"})
 	for path, want := range map[string]map[string]any{
-		"assertion":     {"client_id": "client-1", "key_id": m.read("keys/main")["kid"], "scope": ""},
-		"assertion/own": {"client_id": "client-2", "key_id": "own-kid", "scope": "fhir:development"},
+		"assertion":     {"client_id": "client-1", "kid": m.read("keys/main")["kid"], "scope": ""},
+		"assertion/own": {"client_id": "client-2", "kid": "own-kid", "scope": "fhir:development"},
 	} {
 		t.Run(path, func(t *testing.T) {
 			want = maps.Clone(want)
@@ -91,7 +91,7 @@ func TestAssertionLeavesNothingBehind(t *testing.T) {
 	for range 20 {
 		got := m.write("assertion", nil)
 		seen[got["client_assertion"]] = true
-		if status, _ := m.postForm(got); status != http.StatusOK { // a jti that was used before is refused
+		if status, _ := m.postForm(got); status != http.StatusOK { // a jti that was used before is rejected
 			t.Fatalf("Redox answers %d", status)
 		}
 	}
@@ -101,7 +101,7 @@ func TestAssertionLeavesNothingBehind(t *testing.T) {
 	if !maps.Equal(stored, m.storage.snapshot()) || len(m.storage.written()) != written {
 		t.Error("something was stored")
 	}
-	if m.tokens.Len() != 0 {
+	if m.minter.tokens.Len() != 0 {
 		t.Error("something is cached")
 	}
 	m.wantTokenRequests(20) // those that were posted by hand

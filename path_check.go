@@ -25,7 +25,7 @@ var checkFields = map[string]*framework.FieldSchema{
 	"latency_ms":     {Type: framework.TypeInt64, Description: "Milliseconds that Redox took to answer."},
 	"token_lifetime": {Type: framework.TypeInt64, Description: "Seconds that the token lives."},
 	"scope":          {Type: framework.TypeString, Description: "Scope that Redox granted."},
-	"clock_skew":     {Type: framework.TypeInt64, Description: "Redox's clock minus this node's, in seconds, when Redox said its time."},
+	"clock_offset":   {Type: framework.TypeInt64, Description: "Redox's clock minus this node's, in seconds, when Redox said its time."},
 	"cause":          {Type: framework.TypeString, Description: "What is wrong."},
 	"action":         {Type: framework.TypeString, Description: "What to do next."},
 	"http_status":    {Type: framework.TypeInt64, Description: "Status of Redox's answer, when there was one."},
@@ -54,11 +54,11 @@ far the clocks are apart; with ok=false the cause and what to do next.
 	}
 }
 
-func (b *backend) check(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+func (b *backend) check(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkWait)
 	defer cancel()
 	roleName := pathName(data, "role")
-	c, err := b.resolve(ctx, req.Storage, roleName)
+	c, err := b.minter.resolve(ctx, roleName)
 	if user := (*userError)(nil); errors.As(err, &user) {
 		cause := user.problem
 		if user.field != "" {
@@ -72,10 +72,10 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 	learned := map[string]any{
 		"ok":        false,
 		"client_id": c.ClientID,
-		"kid":       c.version.KeyID,
+		"kid":       c.next(nil).KID,
 		"token_url": c.tokenURL(),
 	}
-	answer, _, warning, err := b.exchangeInOrder(ctx, c)
+	result, err := b.minter.exchange(ctx, c)
 	if remote := (*redox.Error)(nil); errors.As(err, &remote) {
 		learned["cause"], learned["action"] = remote.Cause, remote.Action
 		if remote.StatusCode != 0 {
@@ -90,28 +90,29 @@ func (b *backend) check(ctx context.Context, req *logical.Request, data *framewo
 		if remote.RetryAfter > 0 {
 			learned["retry_after"] = int64(remote.RetryAfter.Seconds())
 		}
-		addClockSkew(learned, remote.ClockSkew, remote.ClockSkewKnown)
+		addClockOffset(learned, remote.ClockOffset, remote.ClockOffsetKnown)
 		return &logical.Response{Data: learned}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	// What was mended at Redox is no write here: this is how readers get to know of it at once.
-	b.tokens.ForgetFailure(roleName)
-	learned["ok"], learned["kid"] = true, c.version.KeyID
+	b.minter.tokens.ForgetFailure(roleName)
+	answer := result.token
+	learned["ok"], learned["kid"] = true, result.kid
 	learned["latency_ms"] = answer.Latency.Milliseconds()
 	learned["token_lifetime"] = int64(answer.Lifetime.Seconds())
 	learned["scope"] = answer.Scope
-	addClockSkew(learned, answer.ClockSkew, answer.ClockSkewKnown)
+	addClockOffset(learned, answer.ClockOffset, answer.ClockOffsetKnown)
 	response := &logical.Response{Data: learned}
-	if warning != "" {
-		response.AddWarning(warning)
+	if result.warning != "" {
+		response.AddWarning(result.warning)
 	}
 	return response, nil
 }
 
-func addClockSkew(learned map[string]any, skew time.Duration, known bool) {
+func addClockOffset(learned map[string]any, offset time.Duration, known bool) {
 	if known {
-		learned["clock_skew"] = int64(skew.Seconds())
+		learned["clock_offset"] = int64(offset.Seconds())
 	}
 }

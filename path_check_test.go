@@ -34,7 +34,7 @@ func TestCheckTellsWhatItLearned(t *testing.T) {
 	got := m.write("check/own", nil)
 	want := map[string]any{
 		"ok": true, "client_id": "client-2", "kid": "own-kid", "token_url": m.redox.TokenURL(),
-		"token_lifetime": int64(250), "scope": "fhir:development", "clock_skew": int64(0),
+		"token_lifetime": int64(250), "scope": "fhir:development", "clock_offset": int64(0),
 	}
 	for name, value := range want {
 		if got[name] != value {
@@ -56,10 +56,10 @@ func TestCheckTellsWhatItLearned(t *testing.T) {
 func TestCheckMeasuresTheClocks(t *testing.T) {
 	m := newReadyMount(t)
 	m.clock.advance(halfSecond)
-	for _, skew := range []time.Duration{-25 * time.Second, 7 * time.Second, 90 * time.Second} {
-		m.redox.SetFaults(sandbox.Faults{ClockOffset: sandbox.Duration(skew)})
-		if got := m.write("check", nil); got["ok"] != true || got["clock_skew"] != int64(skew/time.Second) {
-			t.Errorf("with a clock that is off by %s: %v", skew, got)
+	for _, offset := range []time.Duration{-25 * time.Second, 7 * time.Second, 90 * time.Second} {
+		m.redox.SetFaults(sandbox.Faults{ClockOffset: sandbox.Duration(offset)})
+		if got := m.write("check", nil); got["ok"] != true || got["clock_offset"] != int64(offset/time.Second) {
+			t.Errorf("with a clock that is off by %s: %v", offset, got)
 		}
 	}
 }
@@ -79,9 +79,9 @@ func TestCheckIgnoresRememberedFailures(t *testing.T) {
 	m.wantTokenRequests(4)
 }
 
-// refusedAs is an answer of Redox with one of the descriptions that REDOX.md lists, for those that the plugin itself
+// rejectedAs is an answer of Redox with one of the descriptions that REDOX.md lists, for those that the plugin itself
 // can't be brought to cause.
-func refusedAs(description string) func(*mount) {
+func rejectedAs(description string) func(*mount) {
 	body, _ := json.Marshal(map[string]string{"error": "invalid_request", "error_description": description,
 		"error_uri": "https://docs.redoxengine.com/"})
 	return faults(sandbox.Faults{Status: http.StatusBadRequest, Body: string(body), ContentType: "application/json"})
@@ -141,13 +141,13 @@ func TestDiagnosis(t *testing.T) {
 		{"clock 10 minutes ahead", faults(sandbox.Faults{ClockOffset: sandbox.Duration(-10 * time.Minute)}), rejected, "clock of the Vault server is 10m0s ahead", "NTP clock_skew"},
 		{"clock 45 s ahead", faults(sandbox.Faults{ClockOffset: sandbox.Duration(-45 * time.Second)}), rejected, "clock of the Vault server is 45s ahead", "NTP clock_skew"},
 		// The table: the request is not as it was sent.
-		{"content type", refusedAs("x-www-form-urlencoded content-type required"), rejected, "content type is gone", proxy},
-		{"no grant_type", refusedAs("Missing grant_type parameter"), rejected, "grant_type is gone", proxy},
-		{"other grant_type", refusedAs("The grant_type parameter should equal 'client_credentials'"), rejected, "grant_type is another", proxy},
-		{"no client_assertion_type", refusedAs("Missing client assertion type"), rejected, "client_assertion_type is gone", proxy},
-		{"other client_assertion_type", refusedAs("Invalid client assertion type"), rejected, "client_assertion_type is another", proxy},
-		{"no client_assertion", refusedAs("Missing client assertion"), rejected, "client_assertion is gone", proxy},
-		{"no kid", refusedAs("JWT header kid property is required"), rejected, "no kid", "key kid rotate import"},
+		{"content type", rejectedAs("x-www-form-urlencoded content-type required"), rejected, "content type is gone", proxy},
+		{"no grant_type", rejectedAs("Missing grant_type parameter"), rejected, "grant_type is gone", proxy},
+		{"other grant_type", rejectedAs("The grant_type parameter should equal 'client_credentials'"), rejected, "grant_type is another", proxy},
+		{"no client_assertion_type", rejectedAs("Missing client assertion type"), rejected, "client_assertion_type is gone", proxy},
+		{"other client_assertion_type", rejectedAs("Invalid client assertion type"), rejected, "client_assertion_type is another", proxy},
+		{"no client_assertion", rejectedAs("Missing client assertion"), rejected, "client_assertion is gone", proxy},
+		{"no kid", rejectedAs("JWT header kid property is required"), rejected, "no kid", "key kid rotate import"},
 		// The table: Public key not found.
 		{"wrong client ID", configured("client_id", "client-2"), unauthorized, "no public key client ID", "dashboard client_id"},
 		{"key not registered", func(m *mount) { m.redox.CreateAPIKey(sandbox.APIKey{ID: "client-1"}) }, unauthorized, "no public key kid", "dashboard kid save"},
@@ -156,20 +156,20 @@ func TestDiagnosis(t *testing.T) {
 			configured("key", "other")(m)
 		}, unauthorized, "no public key kid", "dashboard kid save"},
 		{"JWKS URL not readable", jwksURL("/not-there"), unauthorized, "no public key JWKS", "dashboard JWKS jku internet"},
-		{"not found, worded longer", refusedAs(notFound + " (see docs)"), rejected, "no public key", "dashboard client_id"},
+		{"not found, worded longer", rejectedAs(notFound + " (see docs)"), rejected, "no public key", "dashboard client_id"},
 		// The table: Unexpected X claim value.
-		{"iss", refusedAs("Unexpected iss claim value"), rejected, "iss client ID", "client_id dashboard"},
-		{"sub", refusedAs("Unexpected sub claim value"), rejected, "sub client ID", "client_id dashboard"},
-		{"aud", refusedAs("Unexpected aud claim value"), rejected, "audience", "audience token_url"},
-		{"iat", refusedAs("Unexpected iat claim value"), rejected, "time of issue", badClock},
-		{"exp", refusedAs("Unexpected exp claim value"), rejected, "expiry", badClock},
-		{"jti", refusedAs("Unexpected jti claim value"), rejected, "jti", "proxy repeats"},
-		{"kid", refusedAs("Unexpected kid claim value"), rejected, "kid", "kid dashboard"},
-		{"alg", refusedAs("Unexpected alg claim value"), rejected, "algorithm", "RS384 ES384 dashboard"},
-		{"jku", refusedAs("Unexpected jku claim value"), rejected, "JWKS URL", "jku dashboard"},
-		{"typ", refusedAs("Unexpected typ claim value"), rejected, "claim or header", "client_id audience jku kid dashboard"},
+		{"iss", rejectedAs("Unexpected iss claim value"), rejected, "iss client ID", "client_id dashboard"},
+		{"sub", rejectedAs("Unexpected sub claim value"), rejected, "sub client ID", "client_id dashboard"},
+		{"aud", rejectedAs("Unexpected aud claim value"), rejected, "audience", "audience token_url"},
+		{"iat", rejectedAs("Unexpected iat claim value"), rejected, "time of issue", badClock},
+		{"exp", rejectedAs("Unexpected exp claim value"), rejected, "expiry", badClock},
+		{"jti", rejectedAs("Unexpected jti claim value"), rejected, "jti", "proxy repeats"},
+		{"kid", rejectedAs("Unexpected kid claim value"), rejected, "kid", "kid dashboard"},
+		{"alg", rejectedAs("Unexpected alg claim value"), rejected, "algorithm", "RS384 ES384 dashboard"},
+		{"jku", rejectedAs("Unexpected jku claim value"), rejected, "JWKS URL", "jku dashboard"},
+		{"typ", rejectedAs("Unexpected typ claim value"), rejected, "claim or header", "client_id audience jku kid dashboard"},
 		// What Redox does not document.
-		{"undocumented words", refusedAs("The moon is full"), rejected, "refused", "client_id key audience scope dashboard"},
+		{"undocumented words", rejectedAs("The moon is full"), rejected, "rejected", "client_id key audience scope dashboard"},
 		{"no body", faults(sandbox.Faults{Status: 401, Body: " "}), unauthorized, "no reason", "audience jku kid"},
 		{"forbidden", faults(sandbox.Faults{Status: 403}), 403, "forbidden", "dashboard base_url"},
 		{"wrong token_url", configured("token_url", "SANDBOX/v2/oauth/token"), 404, "no token endpoint", "base_url token_url https://api.redoxengine.com/v2/auth/token"},
@@ -307,8 +307,8 @@ func TestCheckRetries(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	m.wantTokenRequests(2)
-	if refused := m.redox.Counters().Token.Refused; len(refused) != 0 { // a jti that was used before would be
-		t.Errorf("refused: %v", refused)
+	if rejected := m.redox.Counters().Token.Rejected; len(rejected) != 0 { // a jti that was used before would be
+		t.Errorf("rejected: %v", rejected)
 	}
 }
 

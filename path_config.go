@@ -149,22 +149,12 @@ func (c *config) validate() error {
 	}
 	if c.AssertionTTL+c.ClockSkew > 300*time.Second {
 		return fieldError("assertion_ttl", "lower one of them", "assertion_ttl and clock_skew together exceed 300s, "+
-			"and Redox refuses an assertion whose iat and exp lie further apart")
+			"and Redox rejects an assertion whose iat and exp lie further apart")
 	}
 	if c.MaxRetries < 0 || c.MaxRetries > 10 {
 		return fieldError("max_retries", "give a number from 0 to 10", "the value is out of range")
 	}
 	return nil
-}
-
-// loadConfig reads the configuration over the defaults. It says whether one has been written.
-func loadConfig(ctx context.Context, storage logical.Storage) (c *config, written bool, err error) {
-	c = defaultConfig()
-	written, err = readEntry(ctx, storage, configStorageKey, c)
-	if err != nil {
-		return nil, false, err
-	}
-	return c, written, nil
 }
 
 func (b *backend) pathConfig() *framework.Path {
@@ -197,13 +187,13 @@ base_url. The configuration can be deleted when no role is left.
 	}
 }
 
-func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
-	_, written, err := loadConfig(ctx, req.Storage)
+func (b *backend) configExists(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (bool, error) {
+	_, written, err := b.store.config(ctx)
 	return written, err
 }
 
-func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	c, written, err := loadConfig(ctx, req.Storage)
+func (b *backend) configRead(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	c, written, err := b.store.config(ctx)
 	if err != nil || !written {
 		return nil, err
 	}
@@ -213,56 +203,51 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 }
 
 func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	unlock, err := b.writes.lock(ctx)
+	err := b.store.write(ctx, func(w *writing) error {
+		c, _, err := w.config(ctx)
+		if err != nil {
+			return err
+		}
+		if err := applyRows(configRows, data, c, defaultConfig()); err != nil {
+			return err
+		}
+		if err := c.validate(); err != nil {
+			return err
+		}
+		if err := w.requireKey(ctx, c.Key); err != nil {
+			return err
+		}
+		defer b.minter.tokens.DropAll() // also after a failed Put: it may have been carried out
+		return w.put(ctx, configStorageKey, c)
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	c, _, err := loadConfig(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	if err := applyRows(configRows, data, c, defaultConfig()); err != nil {
-		return nil, err
-	}
-	if err := c.validate(); err != nil {
-		return nil, err
-	}
-	if err := requireKey(ctx, req.Storage, c.Key); err != nil {
-		return nil, err
-	}
-	defer b.configChanged() // also after a failed Put: it may have been carried out
-	if err := writeEntry(ctx, req.Storage, configStorageKey, c); err != nil {
-		return nil, err
-	}
-	b.changed(eventConfigWrite, req.Path, req.Operation)
+	b.telemetry.changed(eventConfigWrite, req.Path, req.Operation)
 	return nil, nil
 }
 
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	unlock, err := b.writes.lock(ctx)
-	if err != nil {
+	deleted := false
+	err := b.store.write(ctx, func(w *writing) error {
+		if _, written, err := w.config(ctx); err != nil || !written {
+			return err
+		}
+		roles, err := w.roleNames(ctx)
+		if err != nil {
+			return err
+		}
+		if len(roles) > 0 {
+			return fieldError("", "delete those roles first, or write the fields you want to change",
+				"the configuration can't be deleted: roles inherit from it (%s)", someOf(roles))
+		}
+		deleted = true
+		defer b.minter.tokens.DropAll()
+		return w.delete(ctx, configStorageKey)
+	})
+	if err != nil || !deleted {
 		return nil, err
 	}
-	defer unlock()
-	if _, written, err := loadConfig(ctx, req.Storage); err != nil || !written {
-		return nil, err
-	}
-	roles, err := req.Storage.List(ctx, rolesStoragePrefix)
-	if err != nil {
-		return nil, err
-	}
-	if len(roles) > 0 {
-		return nil, fieldError("", "delete those roles first, or write the fields you want to change",
-			"the configuration can't be deleted: roles inherit from it (%s)", someOf(roles))
-	}
-	defer b.configChanged()
-	if err := req.Storage.Delete(ctx, configStorageKey); err != nil {
-		return nil, err
-	}
-	b.changed(eventConfigDelete, req.Path, req.Operation)
+	b.telemetry.changed(eventConfigDelete, req.Path, req.Operation)
 	return nil, nil
 }
-
-// configChanged forgets all that was derived from the configuration.
-func (b *backend) configChanged() { b.tokens.DropAll() }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/privatekey"
 )
 
 // Set when a release is built: -ldflags "-X main.version=… -X main.commit=…". The version must be the one that the
@@ -47,6 +49,6 @@ func (b *backend) infoRead(context.Context, *logical.Request, *framework.FieldDa
 		"version":    version,
 		"commit":     commit,
 		"go_version": runtime.Version(),
-		"algorithms": algorithms,
+		"algorithms": privatekey.Algorithms(),
 	}}, nil
 }

@@ -103,13 +103,13 @@ func TestJWKSFollowsTheKeys(t *testing.T) {
 func TestJWKSHoldsWhatRedoxMayMeet(t *testing.T) {
 	m := newMount(t)
 	m.createEC("a")
-	k, err := loadKey(context.Background(), m.storage.inner, "a")
+	k, err := newStore(m.storage.inner).key(context.Background(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, state := range []rotation.State{rotation.Pending, rotation.Retired, rotation.Destroyed} {
 		version := k.Versions[0]
-		version.Number, version.State, version.KeyID = i+2, state, "kid-"+string(state)
+		version.Number, version.State, version.KID = i+2, state, "kid-"+string(state)
 		k.Versions = append(k.Versions, version)
 	}
 	m.plant("keys/a", string(must(json.Marshal(k))))

@@ -13,11 +13,13 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/jwk"
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
 const (
-	defaultAlgorithm = algorithmRS384
+	defaultAlgorithm = privatekey.RS384
 	defaultRSABits   = 3072
 )
 
@@ -87,7 +89,7 @@ func (b *backend) pathKeys() []*framework.Path {
 	fields := rowSchemas(keyRows, defaultKey())
 	for name, schema := range map[string]*framework.FieldSchema{
 		"name": nameField("Name of the key."),
-		"algorithm": {Type: framework.TypeString, Default: defaultAlgorithm, AllowedValues: []any{algorithmRS384, algorithmES384},
+		"algorithm": {Type: framework.TypeString, Default: defaultAlgorithm, AllowedValues: []any{privatekey.RS384, privatekey.ES384},
 			Description:  "Signature algorithm: RS384 or ES384, the two that Redox accepts. Default: RS384. Can't be changed later.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Algorithm"}},
 		"rsa_bits": {Type: framework.TypeInt, Default: defaultRSABits, AllowedValues: rsaBitsAllowed,
@@ -139,78 +141,77 @@ the configuration or a role uses it.
 	}
 }
 
-func (b *backend) keysList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := req.Storage.List(ctx, keysStoragePrefix)
+func (b *backend) keysList(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := b.store.keyNames(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return logical.ListResponse(names), nil
 }
 
-func (b *backend) keyExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
-	k, err := loadKey(ctx, req.Storage, pathName(data, "name"))
+func (b *backend) keyExists(ctx context.Context, _ *logical.Request, data *framework.FieldData) (bool, error) {
+	k, err := b.store.key(ctx, pathName(data, "name"))
 	return k != nil, err
 }
 
-func (b *backend) keyRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	k, err := loadKey(ctx, req.Storage, pathName(data, "name"))
+func (b *backend) keyRead(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	k, err := b.keys.snapshot(ctx, pathName(data, "name"))
 	if err != nil || k == nil {
 		return nil, err
 	}
-	return b.showStored(ctx, req.Storage, k)
+	return showKey(k)
 }
 
-// showStored is showKey with what is known of the key's acceptance now.
-func (b *backend) showStored(ctx context.Context, storage logical.Storage, k *signingKey) (*logical.Response, error) {
-	stored, err := b.acceptanceOf(ctx, storage, k)
+// showChanged is showKey for the result of a change.
+func showChanged(k *keySnapshot, err error) (*logical.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return showKey(k, stored)
+	return showKey(k)
 }
 
-// showKey answers with the public side of a key and what Redox has accepted of it.
-func showKey(k *signingKey, stored *storedAcceptance) (*logical.Response, error) {
-	data := showRows(keyRows, k)
+// showKey answers with the public side of a key and what is known of its clients.
+func showKey(k *keySnapshot) (*logical.Response, error) {
+	data := showRows(keyRows, k.signingKey)
 	for name := range keyShown {
 		data[name] = ""
 	}
 	versions := make(map[string]any, len(k.Versions))
 	for i := range k.Versions {
 		v := &k.Versions[i]
-		jwk, err := k.jwk(v)
+		public, err := k.jwk(v)
 		if err != nil {
 			return nil, err
 		}
 		switch v.State {
 		case rotation.Active:
-			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KeyID, jwk.compact()
+			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KID, public.Compact()
 			data["created_time"] = formatTime(v.CreatedTime)
 			data["public_pem"] = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: v.PublicKey}))
 		case rotation.Pending:
-			data["pending_kid"], data["pending_public_jwk"] = v.KeyID, jwk.compact()
+			data["pending_kid"], data["pending_public_jwk"] = v.KID, public.Compact()
 		}
-		versions[strconv.Itoa(v.Number)] = showVersion(v, jwk)
+		versions[strconv.Itoa(v.Number)] = showVersion(v, public)
 	}
 	data["name"], data["versions"] = k.name, versions
-	data["users"] = showUsers(k, &stored.Acceptance)
-	data["registrations"] = showRegistrations(k.registrations(stored))
-	data["next_step"] = nextStep(k, stored)
+	data["users"] = showClients(k)
+	data["registrations"] = showRegistrations(k.registrations())
+	data["next_step"] = nextStep(k)
 	data["next_rotation_time"] = formatTime(k.NextRotationTime)
 	return &logical.Response{Data: data}, nil
 }
 
-// showVersion has the times that are known.
-func showVersion(v *keyVersion, jwk *publicJWK) map[string]any {
+// showVersion returns what is shown of a version, with the times that are known.
+func showVersion(v *keyVersion, public *jwk.Public) map[string]any {
 	shown := map[string]any{
 		"state":        string(v.State),
 		"algorithm":    v.Algorithm,
-		"kid":          v.KeyID,
+		"kid":          v.KID,
 		"imported":     v.Imported,
 		"forced":       v.Forced,
 		"compromised":  v.Compromised,
 		"created_time": formatTime(v.CreatedTime),
-		"public_jwk":   jwk.compact(),
+		"public_jwk":   public.Compact(),
 	}
 	for name, moment := range map[string]time.Time{
 		"activated_time": v.ActivatedTime, "retired_time": v.RetiredTime, "destroyed_time": v.DestroyedTime,
@@ -222,26 +223,26 @@ func showVersion(v *keyVersion, jwk *publicJWK) map[string]any {
 	return shown
 }
 
-// showUsers tells of each user which version signs for it, and how far the next one is.
-func showUsers(k *signingKey, acceptance *rotation.Acceptance) []any {
-	users := []any{}
-	for _, standing := range acceptance.Standings {
-		user := map[string]any{
+// showClients returns for each client which version signs for it, and how far the next one is.
+func showClients(k *keySnapshot) []any {
+	shown := []any{}
+	for _, standing := range k.clients.Standings {
+		client := map[string]any{
 			"client_id":        standing.ClientID,
 			"token_url":        standing.TokenURL,
 			"accepted_version": standing.Accepted,
 			"accepted_time":    formatTime(standing.AcceptedTime),
 		}
 		if v := k.version(standing.Accepted); v != nil {
-			user["accepted_kid"] = v.KeyID
+			client["accepted_kid"] = v.KID
 		}
-		if trial := standing.Trial; trial != nil {
-			user["refused_version"], user["refused_since"] = trial.Version, formatTime(trial.FirstTime)
-			user["last_tried_time"], user["last_answer"] = formatTime(trial.LastTime), trial.Answer
+		if probe := standing.Probe; probe.Asked > 0 {
+			client["refused_version"], client["refused_since"] = probe.Version, formatTime(probe.FirstTime)
+			client["last_tried_time"], client["last_answer"] = formatTime(probe.LastTime), probe.Answer
 		}
-		users = append(users, user)
+		shown = append(shown, client)
 	}
-	return users
+	return shown
 }
 
 // formatTime writes a time as RFC 3339 in UTC, to the second, and no time as nothing.
@@ -254,87 +255,51 @@ func formatTime(t time.Time) string {
 
 func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	k, err := loadKey(ctx, req.Storage, name)
+	there, err := b.store.key(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	var generated *keyVersion
-	if k == nil {
-		// Before the lock: an RSA key takes a while, and nobody need wait for it.
+	if there == nil {
+		// Before the write: an RSA key takes a while, and nobody need wait for it.
 		if generated, err = b.generateVersion(data, defaultAlgorithm, defaultRSABits); err != nil {
 			return nil, err
 		}
 	}
-
-	unlock, err := b.writes.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	k, err = loadKey(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	created := k == nil
-	switch {
-	case created && generated == nil:
-		return nil, fieldError("name", "write it once more to create it", "the key was deleted at the same moment")
-	case created:
-		k = defaultKey()
-		k.name = name
-	default:
-		if err := k.refuseChange(data); err != nil {
+	updated := false
+	k, err := b.keys.edit(ctx, name, func(w *writing, k *signingKey) (*edit, error) {
+		created := len(k.Versions) == 0
+		if created && generated == nil {
+			return nil, fieldError("name", "write it once more to create it", "the key was deleted at the same moment")
+		}
+		if !created {
+			if err := k.refuseChange(data); err != nil {
+				return nil, err
+			}
+		}
+		before := k.rotationTimes()
+		if err := applyRows(keyRows, data, k, defaultKey()); err != nil {
 			return nil, err
 		}
-	}
-	before := k.rotationTimes()
-	if err := applyRows(keyRows, data, k, defaultKey()); err != nil {
-		return nil, err
-	}
-	if err := b.validateKey(ctx, req.Storage, k); err != nil {
-		return nil, err
-	}
-	if created {
-		return b.storeNewVersion(ctx, req.Storage, k, generated, "created by an operator")
-	}
-	if k.rotationTimes() != before {
-		k.scheduleRotation(b.now().Wall)
-	}
-	stored, err := b.acceptanceOf(ctx, req.Storage, k)
+		if err := k.validate(ctx, w.store, b.now().Wall); err != nil {
+			return nil, err
+		}
+		if created {
+			return &edit{version: generated, cause: "created by an operator"}, nil
+		}
+		if k.rotationTimes() != before {
+			k.scheduleRotation(b.now().Wall)
+		}
+		updated = true
+		return &edit{endTokens: true}, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer b.keyChanged(name) // also after a failed Put: it may have been carried out
-	if err := writeEntry(ctx, req.Storage, keysStoragePrefix+name, k); err != nil {
-		return nil, err
+	if updated {
+		b.telemetry.changed(eventKeyUpdate, req.Path, req.Operation, "key", name)
 	}
-	b.changed(eventKeyUpdate, req.Path, req.Operation, "key", name)
-	return showKey(k, stored)
-}
-
-// storeNewVersion adds a version to a key and stores both. The caller holds the write lock.
-func (b *backend) storeNewVersion(ctx context.Context, storage logical.Storage, k *signingKey, v *keyVersion, cause string) (*logical.Response, error) {
-	if err := requireFreeKeyID(ctx, storage, v.KeyID); err != nil {
-		return nil, err
-	}
-	created := len(k.Versions) == 0
-	transition, err := k.add(v, cause)
-	if err != nil {
-		return nil, explain(k, err)
-	}
-	k.scheduleRotation(b.now().Wall)
-	stored, err := b.acceptanceOf(ctx, storage, k)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.storeTransitions(ctx, storage, k, []rotation.Transition{transition}); err != nil {
-		return nil, err
-	}
-	if created {
-		b.changed(eventKeyCreate, keysStoragePrefix+k.name, logical.CreateOperation, "key", k.name)
-	}
-	b.worker.wakeUp() // to register and to try it
-	return showKey(k, stored)
+	return showKey(k)
 }
 
 // generateVersion makes the key pair that the request describes, with defaults for what it leaves open. Zero bits
@@ -343,11 +308,11 @@ func (b *backend) generateVersion(data *framework.FieldData, algorithm string, b
 	if isGiven(data, "algorithm") {
 		algorithm, _ = data.Get("algorithm").(string)
 	}
-	if !slices.Contains(algorithms, algorithm) {
+	if !slices.Contains(privatekey.Algorithms(), algorithm) {
 		return nil, fieldError("algorithm", "give RS384 or ES384", "the value is not an algorithm that Redox accepts")
 	}
 	if named, _ := data.Get("rsa_bits").(int); isGiven(data, "rsa_bits") {
-		if algorithm != algorithmRS384 {
+		if algorithm != privatekey.RS384 {
 			return nil, fieldError("rsa_bits", "leave it out", "it is for RS384 keys only")
 		}
 		if !slices.Contains(rsaBitsAllowed, any(named)) {
@@ -362,7 +327,7 @@ func (b *backend) generateVersion(data *framework.FieldData, algorithm string, b
 	if err := checkText("kid", kid); err != nil {
 		return nil, err
 	}
-	key, err := generatePrivateKey(algorithm, bits)
+	key, err := privatekey.Generate(algorithm, bits)
 	if err != nil {
 		return nil, err
 	}
@@ -376,8 +341,8 @@ func (k *signingKey) refuseChange(data *framework.FieldData) error {
 	if isGiven(data, "algorithm") && data.Get("algorithm") != newest.Algorithm {
 		return fieldError("algorithm", wayOut, "this key exists and is %s; writing it never makes a new key pair", newest.Algorithm)
 	}
-	if kid, _ := data.Get("kid").(string); kid != "" && kid != newest.KeyID {
-		return fieldError("kid", wayOut, "this key exists and its kid is %q; writing it never changes that", newest.KeyID)
+	if kid, _ := data.Get("kid").(string); kid != "" && kid != newest.KID {
+		return fieldError("kid", wayOut, "this key exists and its kid is %q; writing it never changes that", newest.KID)
 	}
 	if isGiven(data, "rsa_bits") && data.Get("rsa_bits") != newest.rsaBits() {
 		return fieldError("rsa_bits", wayOut, "this key exists with another size; writing it never makes a new key pair")
@@ -385,13 +350,13 @@ func (k *signingKey) refuseChange(data *framework.FieldData) error {
 	return nil
 }
 
-// validateKey checks a key's settings.
-func (b *backend) validateKey(ctx context.Context, storage logical.Storage, k *signingKey) error {
+// validate checks a key's settings.
+func (k *signingKey) validate(ctx context.Context, s *store, now time.Time) error {
 	if err := firstError(
 		checkReference("platform_role", k.PlatformRole),
 		checkURL("public_jwks_url", k.PublicJWKSURL, queryAllowed),
 		checkRange("retire_grace", k.RetireGrace, time.Hour, 365*24*time.Hour),
-		k.checkRotationTimes(b.now().Wall),
+		k.checkRotationTimes(now),
 	); err != nil {
 		return err
 	}
@@ -407,97 +372,77 @@ func (b *backend) validateKey(ctx context.Context, storage logical.Storage, k *s
 	if k.PlatformRole == "" {
 		return nil
 	}
-	r, err := loadRole(ctx, storage, k.PlatformRole)
+	r, err := s.role(ctx, k.PlatformRole)
 	if err == nil && r == nil {
 		err = fieldError("platform_role", "create it first with a write to roles/"+k.PlatformRole, "there is no role named %q", k.PlatformRole)
 	}
 	if err != nil {
 		return err
 	}
-	c, _, err := loadConfig(ctx, storage)
-	if err == nil && r.overlay(*c).Key == k.name {
-		// Its own public key nobody could register, once the one that Redox knows is gone.
-		err = fieldError("platform_role", "give it a key of its own in roles/"+k.PlatformRole, "role %q signs with this key itself", k.PlatformRole)
+	c, _, err := s.config(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	if own := r.overlay(c); own.Key == k.name {
+		// Its own public key nobody could register, once the one that Redox knows is gone.
+		return fieldError("platform_role", "give it a key of its own in roles/"+k.PlatformRole, "role %q signs with this key itself", k.PlatformRole)
+	}
+	return nil
 }
 
 func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	unlock, err := b.writes.lock(ctx)
-	if err != nil {
+	deleted, err := b.keys.delete(ctx, name, func(w *writing, k *signingKey) error {
+		if !k.DeletionAllowed {
+			return fieldError("deletion_allowed", "write deletion_allowed=true to keys/"+name+" first",
+				"key %q is protected from deletion", name)
+		}
+		references, err := w.referencesTo(ctx, name)
+		if err != nil {
+			return err
+		}
+		if len(references) > 0 {
+			return fieldError("name", "give them another key first", "key %q is used by %s", name, someOf(references))
+		}
+		return nil
+	})
+	if err != nil || !deleted {
 		return nil, err
 	}
-	defer unlock()
-	k, err := loadKey(ctx, req.Storage, name)
-	if err != nil || k == nil {
-		return nil, err
-	}
-	if !k.DeletionAllowed {
-		return nil, fieldError("deletion_allowed", "write deletion_allowed=true to keys/"+name+" first",
-			"key %q is protected from deletion", name)
-	}
-	users, err := usersOfKey(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	if len(users) > 0 {
-		return nil, fieldError("name", "give them another key first", "key %q is used by %s", name, someOf(users))
-	}
-	defer b.keyChanged(name)
-	// What was accepted goes first: without its key it would be taken for that of a later key of this name.
-	if err := req.Storage.Delete(ctx, acceptanceStoragePrefix+name); err != nil {
-		return nil, err
-	}
-	b.learned.take(name)
-	if err := req.Storage.Delete(ctx, keysStoragePrefix+name); err != nil {
-		return nil, err
-	}
-	b.changed(eventKeyDelete, req.Path, req.Operation, "key", name)
+	b.telemetry.changed(eventKeyDelete, req.Path, req.Operation, "key", name)
 	return nil, nil
 }
 
-// usersOfKey names the configuration and the roles that name the key themselves.
-func usersOfKey(ctx context.Context, storage logical.Storage, name string) ([]string, error) {
-	c, _, err := loadConfig(ctx, storage)
-	if err != nil {
-		return nil, err
-	}
-	var users []string
-	if c.Key == name {
-		users = append(users, "config")
-	}
-	roles, err := storage.List(ctx, rolesStoragePrefix)
-	if err != nil {
-		return nil, err
-	}
-	for _, roleName := range roles {
-		r, err := loadRole(ctx, storage, roleName)
-		if err != nil {
-			return nil, err
-		}
-		if r != nil && r.Key == name {
-			users = append(users, rolesStoragePrefix+roleName)
+// nextStep returns what somebody has to do so that a rotation goes on, empty when nothing.
+func nextStep(k *keySnapshot) string {
+	for _, r := range k.registrations() {
+		if r.Problem != "" {
+			return "Client ID " + r.ClientID + ": " + r.Problem + "."
 		}
 	}
-	return users, nil
-}
-
-// keysRegisteredBy names the keys that are registered with the tokens of a role.
-func keysRegisteredBy(ctx context.Context, storage logical.Storage, role string) ([]string, error) {
-	names, err := storage.List(ctx, keysStoragePrefix)
-	if err != nil {
-		return nil, err
+	if k.in(rotation.Active) == nil && k.in(rotation.Pending) == nil {
+		return "The key has no version to sign with: write to keys/" + k.name + "/rotate."
 	}
-	var managed []string
-	for _, name := range names {
-		k, err := loadKey(ctx, storage, name)
-		if err != nil {
-			return nil, err
+	if k.in(rotation.Pending) == nil {
+		for _, s := range k.clients.Standings {
+			if k.Registration != registrationPlatform && s.Probe.Version == s.Accepted {
+				return "Client ID " + s.ClientID + ": Redox refuses the version that it had accepted. Its kid was taken away there, or Redox " +
+					"can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/" + k.name + "/rotate."
+			}
 		}
-		if k != nil && k.PlatformRole == role {
-			managed = append(managed, keysStoragePrefix+name)
+		if len(k.rotation().Waiting()) > 0 {
+			return "Redox does not accept the active version for every client ID: see users, and register public_jwk there."
 		}
+		return ""
 	}
-	return managed, nil
+	then := " It takes over by itself once Redox accepts it for every client ID, at most 15 minutes later; keys/" + k.name + "/activate tries at once."
+	switch k.Registration {
+	case registrationJWKSURL:
+		return "Redox has to read the new public key from the JWKS URL; there is nothing to do." + then
+	case registrationPlatform:
+		return "The engine registers the new public key through the Platform API; there is nothing to do." + then
+	default:
+		return "Add pending_public_jwk in the Redox dashboard, beside the JWK that is there, at the OAuth API key of each client ID." +
+			then
+	}
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/privatekey"
 )
 
 const (
@@ -114,46 +116,57 @@ func flattenJWK(data map[string]any) map[string]any {
 	return flat
 }
 
-// importedKey gives the key that the request brings, in clear or wrapped, and the kid that came with it.
-func importedKey(ctx context.Context, storage logical.Storage, data *framework.FieldData) (
-	key *privateKey, kid string, err error,
-) {
+// importedKey returns the key that the request brings, in clear or wrapped, and the kid that came with it, which may be
+// empty. What is wrong with the request is a userError for one of its fields.
+func importedKey(ctx context.Context, s *store, data *framework.FieldData) (key *privatekey.Key, kid string, err error) {
 	inClear, _ := data.Get(privateKeyField).(string)
 	ciphertext, _ := data.Get(ciphertextField).(string)
 	hashName, _ := data.Get(hashFunctionField).(string)
 	switch {
 	case inClear == "" && ciphertext == "":
-		return nil, "", refusedKey("it is missing or empty, and so is "+ciphertextField,
-			acceptedForms+", or wrapped, as the help of wrapping_key says, as "+ciphertextField)
+		return nil, "", fieldError(privateKeyField,
+			privatekey.AcceptedForms+", or wrapped, as the help of wrapping_key says, as "+ciphertextField,
+			"it is missing or empty, and so is %s", ciphertextField)
 	case inClear != "" && ciphertext != "":
 		return nil, "", fieldError(ciphertextField, "give only one of them", "it is given together with %s", privateKeyField)
 	case ciphertext != "":
-		key, err = unwrapKey(ctx, storage, ciphertext, cmp.Or(hashName, defaultHashFunction))
+		key, err = unwrapKey(ctx, s, ciphertext, cmp.Or(hashName, defaultHashFunction))
 		return key, "", err
 	case isGiven(data, hashFunctionField):
 		return nil, "", fieldError(hashFunctionField, "leave it out", "it is for %s only", ciphertextField)
 	default:
-		return parsePrivateKey(inClear)
+		key, kid, err = privatekey.Parse(inClear)
+		return key, kid, inputError(privateKeyField, err)
 	}
 }
 
-// unwrapKey opens a wrapped private key with this mount's wrapping key.
-func unwrapKey(ctx context.Context, storage logical.Storage, ciphertext, hashName string) (*privateKey, error) {
+// inputError turns a refusal by internal/privatekey into a userError for the field that brought the key. Other errors,
+// and none, are returned as they are.
+func inputError(field string, err error) error {
+	if refused := (*privatekey.InputError)(nil); errors.As(err, &refused) {
+		return &userError{field: field, problem: refused.Problem, wayOut: refused.WayOut}
+	}
+	return err
+}
+
+// unwrapKey returns the private key that ciphertext, base64, holds wrapped under this mount's wrapping key (see
+// privatekey.Key.Unwrap). hashName names the hash of RSA-OAEP; its case, and a hyphen after SHA, don't matter.
+func unwrapKey(ctx context.Context, s *store, ciphertext, hashName string) (*privatekey.Key, error) {
 	// SHA-256 is what the standard calls it.
 	newHash := hashFunctions[strings.Replace(strings.ToUpper(hashName), "SHA-", "SHA", 1)]
 	if newHash == nil {
 		return nil, fieldError(hashFunctionField, "give SHA1, SHA224, SHA256, SHA384 or SHA512",
 			"the value is not a hash function that is known here")
 	}
-	if len(ciphertext) > mostImportBytes {
+	if len(ciphertext) > privatekey.MaxInputBytes {
 		return nil, fieldError(ciphertextField, "give one wrapped private key alone",
-			"it is longer than %d bytes", mostImportBytes)
+			"it is longer than %d bytes", privatekey.MaxInputBytes)
 	}
 	wrapped, err := base64.StdEncoding.DecodeString(strings.TrimSpace(ciphertext))
 	if err != nil {
 		return nil, fieldError(ciphertextField, "encode it, for example with: openssl base64 -A", "it is not base64")
 	}
-	wrapping, err := loadWrappingKey(ctx, storage)
+	wrapping, err := s.wrappingKey(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -161,16 +174,13 @@ func unwrapKey(ctx context.Context, storage logical.Storage, ciphertext, hashNam
 		return nil, fieldError(ciphertextField, "read wrapping_key, which makes one, and wrap the key under that",
 			"it can't be unwrapped, since this mount has no wrapping key yet")
 	}
-	key, err := wrapping.unwrap(wrapped, newHash())
-	if user := (*userError)(nil); errors.As(err, &user) {
-		return nil, &userError{field: ciphertextField, problem: user.problem, wayOut: user.wayOut}
-	}
-	return key, err
+	key, err := wrapping.Unwrap(wrapped, newHash())
+	return key, inputError(ciphertextField, err)
 }
 
-func (b *backend) keyImport(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+func (b *backend) keyImport(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	key, kid, err := importedKey(ctx, req.Storage, data)
+	key, kid, err := importedKey(ctx, b.store, data)
 	if err != nil {
 		return nil, err
 	}
@@ -185,23 +195,16 @@ func (b *backend) keyImport(ctx context.Context, req *logical.Request, data *fra
 		return nil, err
 	}
 
-	unlock, err := b.writes.lock(ctx)
+	k, err := b.keys.edit(ctx, name, func(_ *writing, k *signingKey) (*edit, error) {
+		if isGiven(data, "deletion_allowed") {
+			k.DeletionAllowed, _ = data.Get("deletion_allowed").(bool)
+		}
+		return &edit{version: version, cause: "imported by an operator"}, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	k, err := loadKey(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	if k == nil {
-		k = defaultKey()
-		k.name = name
-	}
-	if isGiven(data, "deletion_allowed") {
-		k.DeletionAllowed, _ = data.Get("deletion_allowed").(bool)
-	}
-	response, err := b.storeNewVersion(ctx, req.Storage, k, version, "imported by an operator")
+	response, err := showKey(k)
 	if err != nil {
 		return nil, err
 	}

@@ -6,14 +6,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
@@ -40,7 +37,7 @@ func keyVerb(verb, summary string, fields map[string]*framework.FieldSchema, han
 func (b *backend) pathKeysRotate() []*framework.Path {
 	return []*framework.Path{
 		keyVerb("rotate", "Make the next version of a key.", map[string]*framework.FieldSchema{
-			"algorithm": {Type: framework.TypeString, AllowedValues: []any{algorithmRS384, algorithmES384},
+			"algorithm": {Type: framework.TypeString, AllowedValues: []any{privatekey.RS384, privatekey.ES384},
 				Description:  "Signature algorithm of the new version. Default: as before.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Algorithm"}},
 			"rsa_bits": {Type: framework.TypeInt, AllowedValues: rsaBitsAllowed,
@@ -67,7 +64,7 @@ Asks Redox for a token with the pending version, now, for every client ID that
 has used the key (if none has, for those that are configured to). If Redox
 accepts it for all, the version becomes the active one, and the one before is
 retired: kept until retire_grace is over. If not, nothing changes, and the error
-says who was refused and why.
+says which client was rejected and why.
 
 With force=true it is promoted unproved. That is for a Vault that can't reach
 Redox and only hands out assertions.
@@ -105,9 +102,9 @@ since that may have had a reason. This puts it back.
 	}
 }
 
-func (b *backend) keyRotate(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	k, err := existingKey(ctx, req.Storage, "name", name)
+	k, err := b.store.existingKey(ctx, "name", name)
 	if err != nil {
 		return nil, err
 	}
@@ -118,138 +115,60 @@ func (b *backend) keyRotate(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := b.writes.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if k, err = existingKey(ctx, req.Storage, "name", name); err != nil {
-		return nil, err
-	}
-	return b.storeNewVersion(ctx, req.Storage, k, next, "rotated by an operator")
+	return showChanged(b.keys.edit(ctx, name, func(_ *writing, k *signingKey) (*edit, error) {
+		if len(k.Versions) == 0 {
+			return nil, noSuchKey("name", name)
+		}
+		return &edit{version: next, cause: "rotated by an operator"}, nil
+	}))
 }
 
-func (b *backend) keyActivate(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+func (b *backend) keyActivate(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
 	if force, _ := data.Get("force").(bool); force {
-		return b.forceActivation(ctx, req.Storage, name)
-	}
-	k, err := existingKey(ctx, req.Storage, "name", name)
-	if err != nil {
-		return nil, err
-	}
-	if k.in(rotation.Pending) == nil {
-		return b.nothingToActivate(ctx, req.Storage, k)
-	}
-	trials, err := b.prove(ctx, k)
-	if err != nil {
-		return nil, err
-	}
-	return b.changeAndShow(ctx, req.Storage, name, func(k *signingKey) step {
-		return func(versions []rotation.Version, acceptance *rotation.Acceptance, now time.Time) ([]rotation.Version, []rotation.Transition, error) {
-			settled, transitions := rotation.Settle(versions, acceptance, k.RetireGrace, now)
-			if rotation.Find(settled, rotation.Pending) != nil {
-				return nil, nil, notAccepted(k, acceptance, trials)
-			}
-			return settled, transitions, nil
+		response, err := showChanged(b.keys.apply(ctx, name, rotation.Force{}))
+		if err != nil {
+			return nil, err
 		}
-	})
-}
-
-// nothingToActivate answers where there is no pending version, which is no error: the worker may have been faster.
-func (b *backend) nothingToActivate(ctx context.Context, storage logical.Storage, k *signingKey) (*logical.Response, error) {
-	active := k.in(rotation.Active)
-	if active == nil {
-		return nil, explain(k, rotation.ErrNoPending)
+		response.AddWarning("This version was promoted without a proof that Redox knows it. Where Redox says that it does not, " +
+			"the retired version goes on signing until it is destroyed: see users and next_step.")
+		return response, nil
 	}
-	response, err := b.showStored(ctx, storage, k)
+	before, after, err := b.maintainer.activate(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	response.AddWarning(fmt.Sprintf("There is no pending version: version %d is active since %s.", active.Number, formatTime(active.ActivatedTime)))
+	response, err := showKey(after)
+	if err != nil {
+		return nil, err
+	}
+	if before.in(rotation.Pending) == nil { // no error: a pass may have been faster
+		active := before.in(rotation.Active)
+		response.AddWarning(fmt.Sprintf("There is no pending version: version %d is active since %s.",
+			active.Number, formatTime(active.ActivatedTime)))
+	}
 	return response, nil
 }
 
-// notAccepted says who does not accept the pending version, and why: those who were tried, and those who were not.
-func notAccepted(k *signingKey, acceptance *rotation.Acceptance, trials []trial) error {
-	answers := map[string]string{} // by client ID
-	for _, standing := range acceptance.Waiting(k.records()) {
-		answers[standing.ClientID] = "not tried"
-	}
-	for _, t := range trials {
-		if t.answer != "" {
-			answers[t.user.ClientID] = t.answer
-		}
-	}
-	clientIDs := map[string][]string{} // by answer: most have the same
-	for _, clientID := range slices.Sorted(maps.Keys(answers)) {
-		clientIDs[answers[clientID]] = append(clientIDs[answers[clientID]], clientID)
-	}
-	problem := "no client ID uses the key, so there is nobody to ask Redox for"
-	if len(answers) > 0 {
-		var words []string
-		for _, answer := range slices.Sorted(maps.Keys(clientIDs)) {
-			words = append(words, "client ID "+someOf(clientIDs[answer])+": "+answer)
-		}
-		problem = "Redox does not accept the pending version for every client ID: " + strings.Join(words, "; ")
-	}
-	return fieldError("name", "see to it that Redox knows pending_public_jwk, then activate again; or, where Vault can't reach Redox, add force=true",
-		"key %q stays as it is: %s", k.name, problem)
+func (b *backend) keyAbandon(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	return showChanged(b.keys.apply(ctx, pathName(data, "name"), rotation.Abandon{}))
 }
 
-// forceActivation promotes the pending version unproved.
-func (b *backend) forceActivation(ctx context.Context, storage logical.Storage, name string) (*logical.Response, error) {
-	response, err := b.changeAndShow(ctx, storage, name, func(*signingKey) step { return rotation.Force })
-	if err != nil {
-		return nil, err
-	}
-	response.AddWarning("This version was promoted without a proof that Redox knows it. Where Redox says that it does not, " +
-		"the retired version goes on signing until it is destroyed: see users and next_step.")
-	return response, nil
-}
-
-func (b *backend) keyAbandon(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return b.changeAndShow(ctx, req.Storage, pathName(data, "name"), func(*signingKey) step { return rotation.Abandon })
-}
-
-func (b *backend) keyRetire(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+func (b *backend) keyRetire(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	number, _ := data.Get("version").(int)
-	named := isGiven(data, "version")
-	if compromised, _ := data.Get("destroy_now").(bool); compromised {
-		if !named {
-			return nil, fieldError("version", "name the version that is compromised", "destroy_now needs it")
-		}
-		return b.changeAndShow(ctx, req.Storage, pathName(data, "name"), func(*signingKey) step {
-			return func(versions []rotation.Version, _ *rotation.Acceptance, now time.Time) ([]rotation.Version, []rotation.Transition, error) {
-				return rotation.Compromise(versions, number, now)
-			}
-		})
+	compromised, _ := data.Get("destroy_now").(bool)
+	var event rotation.Event = rotation.RetireAll{}
+	switch named := isGiven(data, "version"); {
+	case compromised && !named:
+		return nil, fieldError("version", "name the version that is compromised", "destroy_now needs it")
+	case compromised:
+		event = rotation.Compromise{Version: number}
+	case named:
+		event = rotation.Retire{Version: number}
 	}
-	return b.changeAndShow(ctx, req.Storage, pathName(data, "name"), func(*signingKey) step {
-		return func(versions []rotation.Version, acceptance *rotation.Acceptance, now time.Time) ([]rotation.Version, []rotation.Transition, error) {
-			if named {
-				return rotation.Retire(versions, acceptance, number, now)
-			}
-			return rotation.RetireAll(versions, acceptance, now)
-		}
-	})
+	return showChanged(b.keys.apply(ctx, pathName(data, "name"), event))
 }
 
-func (b *backend) keyRegister(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	k, err := existingKey(ctx, req.Storage, "name", pathName(data, "name"))
-	if err != nil {
-		return nil, err
-	}
-	if k.Registration != registrationPlatform {
-		return nil, fieldError("registration", "add the JWK in the Redox dashboard, or set registration=platform",
-			"key %q is registered by other means (%s)", k.name, k.Registration)
-	}
-	users, err := b.findUsers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.register(ctx, k, users[k.name], true); err != nil {
-		return nil, err
-	}
-	return b.showStored(ctx, req.Storage, k)
+func (b *backend) keyRegister(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	return showChanged(b.maintainer.registerAgain(ctx, pathName(data, "name")))
 }

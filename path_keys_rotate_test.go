@@ -61,10 +61,10 @@ func (m *mount) wantStates(key, want string) {
 func (m *mount) signsWith(path string) any {
 	m.t.Helper()
 	m.clock.advance(3 * time.Second)
-	return m.write(path, nil)["key_id"]
+	return m.write(path, nil)["kid"]
 }
 
-func (m *mount) tendNow() { m.tend(context.Background()) }
+func (m *mount) passNow() { m.maintainer.pass(context.Background()) }
 
 // TestRotation is a rotation as it should be: the new version is registered beside the old one, proved, promoted, and
 // the old one goes when its grace is over. Every read in between gets a token.
@@ -72,7 +72,7 @@ func TestRotation(t *testing.T) {
 	m := newReadyMount(t)
 	first := m.read("keys/main")
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 
 	rotated := m.write("keys/main/rotate", nil)
 	if rotated["kid"] != first["kid"] || rotated["pending_kid"] == "" || rotated["pending_kid"] == first["kid"] {
@@ -87,7 +87,7 @@ func TestRotation(t *testing.T) {
 	m.wantStates("main", "active pending")
 
 	// Redox does not know it yet: nothing changes, and who waits is told.
-	m.tendNow()
+	m.passNow()
 	m.refusedWith(logical.UpdateOperation, "keys/main/activate", nil, "client-1", "Public key not found", "pending_public_jwk")
 	users, _ := m.read("keys/main")["users"].([]any)
 	user, _ := users[0].(map[string]any)
@@ -109,10 +109,10 @@ func TestRotation(t *testing.T) {
 	}
 
 	m.clock.advance(24*time.Hour - time.Minute)
-	m.tendNow()
+	m.passNow()
 	m.wantStates("main", "retired active")
 	m.clock.advance(time.Minute)
-	m.tendNow()
+	m.passNow()
 	m.wantStates("main", "destroyed active")
 	m.wantKids("jwks/main", activated["kid"].(string))
 	m.setJWKs("client-1", activated["public_jwk"])
@@ -130,11 +130,11 @@ func TestRotation(t *testing.T) {
 func TestPeriodicProof(t *testing.T) {
 	m := newReadyMount(t)
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 	first, rotated := m.read("keys/main"), m.write("keys/main/rotate", nil)
 	before := m.redox.Counters().Token.Requests
 	for range 60 { // an hour of Vault's calls
-		m.tendNow()
+		m.passNow()
 		m.clock.advance(time.Minute)
 	}
 	if tried := m.redox.Counters().Token.Requests - before; tried != 7 { // after 0, 1, 3, 7, 15, 30 and 45 minutes
@@ -142,7 +142,7 @@ func TestPeriodicProof(t *testing.T) {
 	}
 	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
 	m.clock.advance(15 * time.Minute)
-	m.tendNow()
+	m.passNow()
 	m.wantStates("main", "retired active")
 	m.restart()
 	m.wantStates("main", "retired active")
@@ -154,42 +154,42 @@ func TestReplacingTheJWKIsHarmless(t *testing.T) {
 	m := newReadyMount(t)
 	first := m.read("keys/main")
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 	rotated := m.write("keys/main/rotate", nil)
 
 	m.setJWKs("client-1", rotated["pending_public_jwk"])
 	if kid := m.signsWith("token"); kid != rotated["pending_kid"] {
 		t.Errorf("%v signs after the JWK was replaced", kid)
 	}
-	m.refusedWith(logical.UpdateOperation, "keys/main/abandon", nil, "signs for a user")
-	m.tendNow()
+	m.refusedWith(logical.UpdateOperation, "keys/main/abandon", nil, "signs for a client")
+	m.passNow()
 	m.wantStates("main", "retired active")
 
 	m.setJWKs("client-1", first["public_jwk"])
 	m.clock.advance(3 * time.Second)
 	response, err := m.request(logical.UpdateOperation, "token", nil)
-	if err != nil || response.Data["key_id"] != first["kid"] {
+	if err != nil || response.Data["kid"] != first["kid"] {
 		t.Fatalf("after the JWK was put back: %v %v", response, err)
 	}
 	if len(response.Warnings) != 1 || !strings.Contains(response.Warnings[0], "keys/main") {
 		t.Errorf("warnings: %q", response.Warnings)
 	}
-	m.tendNow()
-	m.refusedWith(logical.UpdateOperation, "keys/main/retire", nil, "signs for a user")
+	m.passNow()
+	m.refusedWith(logical.UpdateOperation, "keys/main/retire", nil, "signs for a client")
 	if next, _ := m.read("keys/main")["next_step"].(string); !strings.Contains(next, "register public_jwk") {
 		t.Errorf("next step: %q", next)
 	}
 	// The retired version stays as long as it is used.
 	for range 3 {
 		m.clock.advance(20 * time.Hour)
-		m.tendNow()
+		m.passNow()
 		m.read("token")
 	}
 	m.wantStates("main", "retired active")
 	// The engine notices when the new one is there again.
 	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
 	m.clock.advance(time.Hour)
-	m.tendNow()
+	m.passNow()
 	if kid := m.signsWith("token"); kid != rotated["pending_kid"] {
 		t.Errorf("%v signs once both are there", kid)
 	}
@@ -204,7 +204,7 @@ func TestEveryUserHasToAccept(t *testing.T) {
 	first := m.read("keys/main")
 	m.read("token")
 	m.read("token/two")
-	m.tendNow()
+	m.passNow()
 	rotated := m.write("keys/main/rotate", nil)
 	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
 	m.refusedWith(logical.UpdateOperation, "keys/main/activate", nil, "client-2", "Public key not found")
@@ -238,7 +238,7 @@ func TestMintGoesOnWithAVersionMadeMeanwhile(t *testing.T) {
 			m.setJWKs("client-1", rotated["pending_public_jwk"])
 			meanwhile(m)
 			release()
-			if kid := reader.answer(t)["key_id"]; kid != rotated["pending_kid"] {
+			if kid := reader.answer(t)["kid"]; kid != rotated["pending_kid"] {
 				t.Errorf("kid %v signed, not %v", kid, rotated["pending_kid"])
 			}
 		})
@@ -275,19 +275,19 @@ func TestUserThatIsGone(t *testing.T) {
 	first := m.read("keys/main")
 	m.read("token")
 	m.read("token/two")
-	m.tendNow()
+	m.passNow()
 	rotated := m.write("keys/main/rotate", nil)
 	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
-	m.tendNow()
+	m.passNow()
 	m.wantStates("main", "active pending")
 	m.remove("roles/two")
 	m.clock.advance(15 * time.Minute)
-	m.tendNow()
+	m.passNow()
 	m.wantStates("main", "retired active")
 }
 
 // TestForcedActivation is for a Vault that only hands out assertions. Where the force was wrong, mints go on.
-// Readers that Redox refused are served at once when a version that Redox knows has become active.
+// Readers that Redox rejected are served at once when a version that Redox knows has become active.
 func TestActivationEndsRememberedFailures(t *testing.T) {
 	m := newReadyMount(t)
 	m.write("keys/main/rotate", nil)
@@ -299,8 +299,8 @@ func TestActivationEndsRememberedFailures(t *testing.T) {
 	m.read("token")
 }
 
-// What Redox had accepted and refuses now was taken away there, or this Vault was restored: the key says so.
-func TestNextStepAfterARefusalOfWhatWasAccepted(t *testing.T) {
+// What Redox had accepted and rejects now was taken away there, or this Vault was restored: the key says so.
+func TestNextStepAfterARejectionOfWhatWasAccepted(t *testing.T) {
 	m := newReadyMount(t)
 	m.read("token")
 	if next := m.read("keys/main")["next_step"]; next != "" {
@@ -321,7 +321,7 @@ func TestForcedActivation(t *testing.T) {
 	m := newReadyMount(t)
 	first := m.read("keys/main")
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 	rotated := m.write("keys/main/rotate", nil)
 	response, err := m.request(logical.UpdateOperation, "keys/main/activate", map[string]any{"force": true})
 	if err != nil || len(response.Warnings) != 1 || response.Data["kid"] != rotated["pending_kid"] {
@@ -331,7 +331,7 @@ func TestForcedActivation(t *testing.T) {
 	if second, _ := versions["2"].(map[string]any); second["forced"] != true {
 		t.Error("it is not recorded as forced")
 	}
-	if kid := m.write("assertion", nil)["key_id"]; kid != rotated["pending_kid"] {
+	if kid := m.write("assertion", nil)["kid"]; kid != rotated["pending_kid"] {
 		t.Errorf("%v signs assertions", kid)
 	}
 	if kid := m.signsWith("token"); kid != first["kid"] {
@@ -344,7 +344,7 @@ func TestCompromisedKey(t *testing.T) {
 	m := newReadyMount(t)
 	first := m.read("keys/main")
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 	rotated := m.write("keys/main/rotate", nil)
 	m.refusedWith(logical.UpdateOperation, "keys/main/retire", map[string]any{"version": 1}, "version", "not retired", "destroy_now")
 	m.refusedWith(logical.UpdateOperation, "keys/main/retire", map[string]any{"destroy_now": true}, "version")
@@ -438,12 +438,12 @@ func TestRotateChangesTheAlgorithm(t *testing.T) {
 func TestProofDoesNotDiscardItsOwnMint(t *testing.T) {
 	m := newReadyMount(t)
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 	rotated := m.write("keys/main/rotate", nil)
 	m.setJWKs("client-1", rotated["pending_public_jwk"])
 	m.clock.advance(3 * time.Second)
 	token := m.write("token", nil)["access_token"]
-	m.tendNow()
+	m.passNow()
 	m.wantStates("main", "retired active")
 	requests := m.redox.Counters().Token.Requests
 	if m.read("token")["access_token"] != token || m.redox.Counters().Token.Requests != requests {
@@ -452,7 +452,7 @@ func TestProofDoesNotDiscardItsOwnMint(t *testing.T) {
 }
 
 // TestRolesAreReadWhenNeeded: with thousands of roles, reading all of them every minute would be felt. It is done when a
-// trial is due, or a grace period is over.
+// probe is due, or a grace period is over.
 func TestRolesAreReadWhenNeeded(t *testing.T) {
 	m := newReadyMount(t)
 	lists := 0
@@ -466,7 +466,7 @@ func TestRolesAreReadWhenNeeded(t *testing.T) {
 	want := func(when string, want int) {
 		t.Helper()
 		lists = 0
-		m.tendNow()
+		m.passNow()
 		if lists != want {
 			t.Errorf("%s, all roles are read %d times", when, lists)
 		}
@@ -475,10 +475,10 @@ func TestRolesAreReadWhenNeeded(t *testing.T) {
 	want("settled", 0)
 	rotated := m.write("keys/main/rotate", nil)
 	want("with a new version", 1)
-	want("right after its trial", 0)
+	want("right after its probe", 0)
 	m.setJWKs("client-1", rotated["pending_public_jwk"])
 	m.clock.advance(time.Minute)
-	want("with a trial due", 1)
+	want("with a probe due", 1)
 	m.wantStates("main", "retired active")
 	want("within the grace period", 0)
 	m.clock.advance(24 * time.Hour)
@@ -497,12 +497,12 @@ func TestLearnedIsKeptUntilItIsStored(t *testing.T) {
 		}
 		return nil
 	})
-	m.tendNow()
+	m.passNow()
 	if !strings.Contains(m.log.String(), errInjected.Error()) {
 		t.Error("the failure is not logged")
 	}
 	m.storage.onEach(nil)
-	m.tendNow()
+	m.passNow()
 	m.restart() // what was only in memory is gone
 	users, _ := m.read("keys/main")["users"].([]any)
 	if len(users) != 1 {
@@ -522,7 +522,7 @@ func TestAutomaticRotation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newReadyMount(t)
 			m.read("token")
-			m.tendNow()
+			m.passNow()
 			start := m.clock.wall()
 			next, _ := m.write("keys/main", c.settings)["next_rotation_time"].(string)
 			at, err := time.Parse(time.RFC3339, next)
@@ -530,17 +530,17 @@ func TestAutomaticRotation(t *testing.T) {
 				t.Fatalf("the next rotation is at %q, %v after %v", next, at.Sub(start), start)
 			}
 			m.clock.advance(at.Sub(start) - time.Minute)
-			m.tendNow()
+			m.passNow()
 			m.wantStates("main", "active")
 			m.clock.advance(time.Minute + time.Second)
-			m.tendNow()
+			m.passNow()
 			m.wantStates("main", "active pending")
 			second, _ := m.read("keys/main")["next_rotation_time"].(string)
 			if second <= next {
 				t.Errorf("the rotation after that is at %q", second)
 			}
 			m.clock.advance(40 * 24 * time.Hour)
-			m.tendNow()
+			m.passNow()
 			m.wantStates("main", "active pending")
 			if !strings.Contains(m.log.String(), "still pending") {
 				t.Error("the log does not say that a rotation was skipped")
@@ -554,13 +554,13 @@ func TestMissedRotationWindow(t *testing.T) {
 	m := newReadyMount(t)
 	m.write("keys/main", map[string]any{"rotation_schedule": "0 3 * * *", "rotation_window": "1h"})
 	m.clock.advance(26 * time.Hour) // to 05:04 the day after
-	m.tendNow()
+	m.passNow()
 	m.wantStates("main", "active")
 	if !strings.Contains(m.log.String(), "window is over") {
 		t.Error("the log does not say that a rotation was missed")
 	}
 	m.clock.advance(22*time.Hour + 15*time.Minute) // to 03:19
-	m.tendNow()
+	m.passNow()
 	m.wantStates("main", "active pending")
 }
 
@@ -612,7 +612,7 @@ func TestJWKSURLRegistration(t *testing.T) {
 	}
 	serve()
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 	rotated := m.write("keys/main/rotate", nil)
 	if next, _ := rotated["next_step"].(string); !strings.Contains(next, "JWKS URL") {
 		t.Errorf("next step: %q", next)
@@ -631,16 +631,16 @@ func TestJWKSURLRegistration(t *testing.T) {
 func TestWorkerWakesAndEnds(t *testing.T) {
 	m := newReadyMount(t)
 	tended := make(chan struct{})
-	m.backend.worker = newWorker()
-	m.backend.worker.start(func(context.Context) { tended <- struct{}{} })
+	m.maintainer.worker = newWorker()
+	m.maintainer.worker.start(func(context.Context) { tended <- struct{}{} })
 	for range 2 {
 		if err := m.periodic(context.Background(), nil); err != nil {
 			t.Fatal(err)
 		}
 		<-tended
 	}
-	m.backend.worker.stop()
-	m.backend.worker.ended.Wait()
+	m.maintainer.worker.stop()
+	m.maintainer.worker.ended.Wait()
 }
 
 // TestReadOnlyNode learns from its mints and writes nothing.
@@ -656,11 +656,11 @@ func TestReadOnlyNode(t *testing.T) {
 		return nil
 	})
 	m.setJWKs("client-1", rotated["pending_public_jwk"])
-	if kid := m.read("token")["key_id"]; kid != rotated["pending_kid"] {
+	if kid := m.read("token")["kid"]; kid != rotated["pending_kid"] {
 		t.Errorf("%v signs", kid)
 	}
 	requests := m.redox.Counters().Token.Requests
-	m.tendNow()
+	m.passNow()
 	m.clock.advance(10 * time.Minute)
 	m.read("token")
 	if n := m.redox.Counters().Token.Requests - requests; n != 1 {

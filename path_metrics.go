@@ -48,7 +48,7 @@ func (b *backend) metricsRead(ctx context.Context, _ *logical.Request, _ *framew
 	if err != nil {
 		return nil, err
 	}
-	families, err := prometheus.Gatherers{b.metrics.registry, state}.Gather()
+	families, err := prometheus.Gatherers{b.telemetry.metrics.registry, state}.Gather()
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (b *backend) metricsRead(ctx context.Context, _ *logical.Request, _ *framew
 // stateMetrics gives what is read off at this moment: of the tokens in memory, and of the keys as the JWKS has them, so
 // that a scrape reads storage only after a key has changed.
 func (b *backend) stateMetrics(ctx context.Context) (*prometheus.Registry, error) {
-	keys, err := b.publishedKeys(ctx)
+	keys, err := b.keys.jwkSets(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (b *backend) stateMetrics(ctx context.Context) (*prometheus.Registry, error
 		registry.MustRegister(vector)
 		return vector
 	}
-	living, least := b.tokens.Living()
+	living, least := b.minter.tokens.Living()
 	gauges("redox_tokens", "Tokens in memory that have not expired.").WithLabelValues().Set(float64(living))
 	if living > 0 {
 		gauges("redox_token_expiry_seconds_min", "Least seconds to expiry, of the tokens in memory that have not expired.").

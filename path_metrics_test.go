@@ -83,7 +83,7 @@ func TestMetricsOfTokens(t *testing.T) {
 	for range 3 {
 		m.read("token")
 	}
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	m.wantSeries("three reads", map[string]float64{
 		"token_reads_total result=minted": 1, "token_reads_total result=memory": 2, "mints_total cause=none result=success": 1,
 		"mint_duration_seconds": 1, "tokens": 1, "token_expiry_seconds_min": 300,
@@ -91,14 +91,14 @@ func TestMetricsOfTokens(t *testing.T) {
 	m.clock.advance(100 * time.Second)
 	m.write("roles/team", nil)
 	m.read("token/team")
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	m.wantSeries("another role's read", map[string]float64{"tokens": 2, "token_expiry_seconds_min": 200})
 
 	m.redox.SetFaults(sandbox.Faults{Status: 503})
 	m.write("config", map[string]any{"max_retries": 0})
 	m.clock.advance(time.Hour)
 	m.failed(logical.ReadOperation, "token", nil)
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	m.wantSeries("an outage", map[string]float64{
 		"token_reads_total result=failed": 1, "mints_total cause=unavailable result=failure": 1, "tokens": 0,
 		"mints_total cause=none result=success": 2, "mint_duration_seconds": 3,
@@ -115,18 +115,18 @@ func TestMetricsOfTokens(t *testing.T) {
 // Each cause of a failure has its own series, and none beside those that are there from the beginning.
 func TestMetricsOfFailures(t *testing.T) {
 	for name, test := range map[string]struct {
-		prepare func(m *mount)
-		cause   string
-		refusal string
+		prepare   func(m *mount)
+		cause     string
+		rejection string
 	}{
 		"no connection": {func(m *mount) { m.redox.SetFaults(sandbox.Faults{Reset: true}) }, "unavailable", ""},
 		"unknown key":   {func(m *mount) { m.setJWKs("client-1") }, "public_key_not_found", "public_key_not_found"},
 		"known error": {func(m *mount) {
 			m.redox.SetFaults(sandbox.Faults{Status: 400, Body: `{"error":"invalid_scope"}`})
-		}, "refused", "invalid_scope"},
+		}, "rejected", "invalid_scope"},
 		"error that the server invents": {func(m *mount) {
 			m.redox.SetFaults(sandbox.Faults{Status: 400, Body: `{"error":"role_42_is_tired"}`})
-		}, "refused", "other"},
+		}, "rejected", "other"},
 		"no JSON":            {func(m *mount) { m.redox.SetFaults(sandbox.Faults{Status: 200, Body: "hello"}) }, "invalid_response", ""},
 		"nothing configured": {func(m *mount) { m.write("config", map[string]any{"client_id": ""}) }, "configuration", ""},
 		"storage fails": {func(m *mount) {
@@ -143,10 +143,10 @@ func TestMetricsOfFailures(t *testing.T) {
 			if response, err := m.request(logical.ReadOperation, "token", nil); err == nil && !response.IsError() {
 				t.Fatal("there was a token")
 			}
-			m.tokens.Wait()
+			m.minter.tokens.Wait()
 			want := map[string]float64{"mints_total cause=" + test.cause + " result=failure": 1}
-			if test.refusal != "" {
-				want["assertions_refused_total error="+test.refusal] = 1
+			if test.rejection != "" {
+				want["assertions_rejected_total error="+test.rejection] = 1
 			}
 			m.wantSeries(name, want)
 			if after := m.scrape()["redox_mints_total"].Metric; len(after) != len(before) {
@@ -182,11 +182,10 @@ func TestMetricsOfKeys(t *testing.T) {
 	})
 	m.write("keys/main", map[string]any{"rotation_schedule": "0 0 1 * *", "rotation_window": "1h"})
 	m.clock.advance(40 * 24 * time.Hour)
-	m.tendNow()
+	m.passNow()
 	m.wantSeries("a window was missed", map[string]float64{"rotations_total result=missed": 1})
 	m.plant("keys/broken", "{")
-	m.keyChanged("broken")
-	m.tendNow()
+	m.passNow()
 	m.wantSeries("an entry was broken", map[string]float64{"keys": 2, "keys_unusable": 1, "background_failures_total": 1})
 }
 
@@ -202,14 +201,14 @@ func TestMetricsReadStorageOnceAfterAChange(t *testing.T) {
 	}
 }
 
-func TestMetricsOfClockSkew(t *testing.T) {
+func TestMetricsOfClockOffset(t *testing.T) {
 	m := newReadyMount(t)
 	m.redox.SetFaults(sandbox.Faults{ClockOffset: sandbox.Duration(7 * time.Second)})
-	told, _ := m.write("check", nil)["clock_skew"].(int64)
+	told, _ := m.write("check", nil)["clock_offset"].(int64)
 	if told < 7 {
-		t.Fatalf("check tells a clock skew of %d s", told)
+		t.Fatalf("check tells a clock offset of %d s", told)
 	}
-	m.wantSeries("a check", map[string]float64{"clock_skew_seconds": float64(told)})
+	m.wantSeries("a check", map[string]float64{"clock_offset_seconds": float64(told)})
 }
 
 // A dashboard or an alert asks for these names: they stay. No name of a role, key or client is a label.

@@ -48,21 +48,22 @@ var roleRows = []row[role]{
 		func(r *role) any { return &r.Disabled }},
 }
 
-// overlay gives the configuration as it is for the role.
-func (r *role) overlay(c config) config {
-	inherit := func(own string, field *string) {
-		if own != "" {
-			*field = own
+// overlay returns the configuration as it is for the role.
+func (r *role) overlay(c *config) roleConfig {
+	own := roleConfig{config: *c, leased: r.Leased, disabled: r.Disabled}
+	inherit := func(value string, field *string) {
+		if value != "" {
+			*field = value
 		}
 	}
-	inherit(r.ClientID, &c.ClientID)
-	inherit(r.Key, &c.Key)
-	inherit(r.Scope, &c.Scope)
-	inherit(r.JKU, &c.JKU)
+	inherit(r.ClientID, &own.ClientID)
+	inherit(r.Key, &own.Key)
+	inherit(r.Scope, &own.Scope)
+	inherit(r.JKU, &own.JKU)
 	if r.MinTTL != 0 {
-		c.MinTTL = r.MinTTL
+		own.MinTTL = r.MinTTL
 	}
-	return c
+	return own
 }
 
 func (r *role) validate() error {
@@ -78,19 +79,6 @@ func (r *role) validate() error {
 		return nil
 	}
 	return checkRange("min_ttl", r.MinTTL, leastMinTTL, mostMinTTL)
-}
-
-// loadRole reads a role, nil when there is none.
-func loadRole(ctx context.Context, storage logical.Storage, name string) (*role, error) {
-	if err := checkName("role", name); err != nil {
-		return nil, err
-	}
-	r := &role{}
-	found, err := readEntry(ctx, storage, rolesStoragePrefix+name, r)
-	if err != nil || !found {
-		return nil, err
-	}
-	return r, nil
 }
 
 func (b *backend) pathRoles() []*framework.Path {
@@ -138,21 +126,21 @@ same API key.
 	}
 }
 
-func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := req.Storage.List(ctx, rolesStoragePrefix)
+func (b *backend) rolesList(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := b.store.roleNames(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return logical.ListResponse(names), nil
 }
 
-func (b *backend) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
-	r, err := loadRole(ctx, req.Storage, pathName(data, "name"))
+func (b *backend) roleExists(ctx context.Context, _ *logical.Request, data *framework.FieldData) (bool, error) {
+	r, err := b.store.role(ctx, pathName(data, "name"))
 	return r != nil, err
 }
 
-func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	r, err := loadRole(ctx, req.Storage, pathName(data, "name"))
+func (b *backend) roleRead(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	r, err := b.store.role(ctx, pathName(data, "name"))
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -161,60 +149,55 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *fram
 
 func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	unlock, err := b.writes.lock(ctx)
+	err := b.store.write(ctx, func(w *writing) error {
+		r, err := w.role(ctx, name)
+		if err != nil {
+			return err
+		}
+		if r == nil {
+			r = &role{}
+		}
+		if err := applyRows(roleRows, data, r, &role{}); err != nil {
+			return err
+		}
+		if err := r.validate(); err != nil {
+			return err
+		}
+		if err := w.requireKey(ctx, r.Key); err != nil {
+			return err
+		}
+		defer b.minter.tokens.Drop(name) // also after a failed Put: it may have been carried out
+		return w.put(ctx, rolesStoragePrefix+name, r)
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	r, err := loadRole(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	if r == nil {
-		r = &role{}
-	}
-	if err := applyRows(roleRows, data, r, &role{}); err != nil {
-		return nil, err
-	}
-	if err := r.validate(); err != nil {
-		return nil, err
-	}
-	if err := requireKey(ctx, req.Storage, r.Key); err != nil {
-		return nil, err
-	}
-	defer b.roleChanged(name)
-	if err := writeEntry(ctx, req.Storage, rolesStoragePrefix+name, r); err != nil {
-		return nil, err
-	}
-	b.changed(eventRoleWrite, req.Path, req.Operation, "role", name)
+	b.telemetry.changed(eventRoleWrite, req.Path, req.Operation, "role", name)
 	return nil, nil
 }
 
 func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	unlock, err := b.writes.lock(ctx)
-	if err != nil {
+	deleted := false
+	err := b.store.write(ctx, func(w *writing) error {
+		if r, err := w.role(ctx, name); err != nil || r == nil {
+			return err
+		}
+		managed, err := w.keysRegisteredBy(ctx, name)
+		if err != nil {
+			return err
+		}
+		if len(managed) > 0 {
+			return fieldError("name", "name another role there first", "role %q is the platform_role of %s", name, someOf(managed))
+		}
+		deleted = true
+		defer b.minter.tokens.Drop(name)
+		return w.delete(ctx, rolesStoragePrefix+name)
+	})
+	if err != nil || !deleted {
 		return nil, err
 	}
-	defer unlock()
-	if r, err := loadRole(ctx, req.Storage, name); err != nil || r == nil {
-		return nil, err
-	}
-	managed, err := keysRegisteredBy(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	if len(managed) > 0 {
-		return nil, fieldError("name", "name another role there first", "role %q is the platform_role of %s", name, someOf(managed))
-	}
-	defer b.roleChanged(name)
-	if err := req.Storage.Delete(ctx, rolesStoragePrefix+name); err != nil {
-		return nil, err
-	}
-	b.trouble.change(name, false) // it can't recover any more
-	b.changed(eventRoleDelete, req.Path, req.Operation, "role", name)
+	b.telemetry.trouble.change(name, false) // it can't recover any more
+	b.telemetry.changed(eventRoleDelete, req.Path, req.Operation, "role", name)
 	return nil, nil
 }
-
-// roleChanged forgets what was derived from the role.
-func (b *backend) roleChanged(name string) { b.tokens.Drop(name) }

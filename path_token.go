@@ -21,7 +21,7 @@ var tokenFields = map[string]*framework.FieldSchema{
 	"token_type":          answerField(framework.TypeString, "Bearer."),
 	"scope":               answerField(framework.TypeString, "Scope that Redox granted."),
 	"client_id":           answerField(framework.TypeString, "Client ID the token was issued to."),
-	"key_id":              answerField(framework.TypeString, "kid of the key that signed for it."),
+	"kid":                 answerField(framework.TypeString, "kid of the key that signed for it."),
 	"expire_time":         answerField(framework.TypeTime, "When Redox stops to accept the token."),
 	"ttl":                 answerField(framework.TypeInt64, "Seconds for which to keep the token. Who comes back later gets a newer one."),
 	"rotation_period":     answerField(framework.TypeInt64, "Seconds from one token to the next."),
@@ -66,17 +66,17 @@ func (b *backend) leasedToken() *framework.Secret {
 }
 
 func (b *backend) tokenRead(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return b.tokenResponse(b.tokens.Get(ctx, pathName(data, "role")))
+	return b.tokenResponse(b.minter.tokens.Get(ctx, pathName(data, "role")))
 }
 
 func (b *backend) tokenMint(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return b.tokenResponse(b.tokens.Fresh(ctx, pathName(data, "role")))
+	return b.tokenResponse(b.minter.tokens.Fresh(ctx, pathName(data, "role")))
 }
 
 // tokenResponse is the same for all readers of one token, but for ttl: a consumer may take any other change for a new
 // token.
 func (b *backend) tokenResponse(served tokencache.Served[*token], err error) (*logical.Response, error) {
-	b.metrics.read(&served, err)
+	b.telemetry.metrics.read(&served, err)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (b *backend) tokenResponse(served tokencache.Served[*token], err error) (*l
 		"token_type":          t.tokenType,
 		"scope":               t.scope,
 		"client_id":           t.clientID,
-		"key_id":              t.keyID,
+		"kid":                 t.kid,
 		"expire_time":         t.expireTime,
 		"ttl":                 ttl,
 		"rotation_period":     served.RotationPeriod(),

@@ -97,7 +97,7 @@ func TestTokenReadersShareOne(t *testing.T) {
 		"token_type":          "Bearer",
 		"scope":               "fhir:development",
 		"client_id":           "client-1",
-		"key_id":              m.read("keys/main")["kid"],
+		"kid":                 m.read("keys/main")["kid"],
 		"expire_time":         now.Add(300 * time.Second).Format(time.RFC3339),
 		"last_vault_rotation": now.Format(time.RFC3339),
 		"ttl":                 int64(270),
@@ -129,7 +129,7 @@ func TestTokenReadOfMemoryAsksNobody(t *testing.T) {
 	m.write("roles/team", nil)
 	for _, path := range []string{"token", "token/team"} {
 		m.read(path)
-		m.backend.systemView = nil // whoever asks it panics
+		m.minter.node.view = nil // whoever asks it panics
 		m.storage.onEach(func(operation, key string) error {
 			t.Errorf("%s: storage was asked to %s %s", path, operation, key)
 			return nil
@@ -142,7 +142,7 @@ func TestTokenReadOfMemoryAsksNobody(t *testing.T) {
 			t.Errorf("%s: %d storage reads", path, got)
 		}
 		m.storage.onEach(nil)
-		m.backend.systemView = m.system
+		m.minter.node.view = m.system
 	}
 	m.wantTokenRequests(2)
 }
@@ -201,7 +201,7 @@ func TestTokenMintReplacesTheSharedOne(t *testing.T) {
 	}
 	m.clock.advance(2*time.Second - 1)
 	if m.accessToken(mint, "token") != fresh {
-		t.Error("a token of less than 2 s was replaced: a crowd whose token was refused would mint one each")
+		t.Error("a token of less than 2 s was replaced: a crowd whose token was rejected would mint one each")
 	}
 	m.clock.advance(1)
 	if m.accessToken(mint, "token") == fresh {
@@ -224,7 +224,7 @@ func TestTokenMintJoinsTheOneInFlight(t *testing.T) {
 	m.wantTokenRequests(1)
 }
 
-// TestTokenMintNeverServesAnOlderOne: its caller's token was refused.
+// TestTokenMintNeverServesAnOlderOne: its caller's token was rejected.
 func TestTokenMintNeverServesAnOlderOne(t *testing.T) {
 	m := newReadyMount(t)
 	m.read("token")
@@ -239,7 +239,7 @@ func TestTokenIsRefreshedAheadOfTime(t *testing.T) {
 	first := m.accessToken(logical.ReadOperation, "token")
 	m.clock.advance(240*time.Second - 1) // twice min_ttl and a bit are left
 	m.read("token")
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	m.wantTokenRequests(1)
 
 	m.clock.advance(1)
@@ -252,7 +252,7 @@ func TestTokenIsRefreshedAheadOfTime(t *testing.T) {
 	}
 	<-arrived
 	release()
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 	if m.accessToken(logical.ReadOperation, "token") == first {
 		t.Error("the token was not refreshed")
 	}
@@ -277,7 +277,7 @@ func TestTokenFailing(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"refused", func(m *mount) { m.redox.DeleteAPIKey("client-1") }, http.StatusBadRequest, "Redox found no public key"},
+		{"rejected", func(m *mount) { m.redox.DeleteAPIKey("client-1") }, http.StatusBadRequest, "Redox found no public key"},
 		{"redirected", func(m *mount) { m.redox.SetFaults(sandbox.Faults{Redirect: "https://redox.test/"}) }, http.StatusBadRequest, "redirect"},
 		{"500", func(m *mount) { m.redox.SetFaults(sandbox.Faults{Status: 500}) }, http.StatusBadGateway, "HTTP 500"},
 		{"503 is never a 503: Vault's clients take that for sealed", func(m *mount) { m.redox.SetFaults(sandbox.Faults{Status: 503}) }, http.StatusBadGateway, "HTTP 503"},
@@ -482,7 +482,7 @@ func TestTokenFollowsChanges(t *testing.T) {
 						t.Errorf("%s is %v, want %v", name, got[name], value)
 					}
 				}
-				m.tokens.Wait()
+				m.minter.tokens.Wait()
 				if m.accessToken(logical.ReadOperation, "token/team") != got["access_token"] {
 					t.Error("what is shared from now on is another token")
 				}
@@ -563,7 +563,7 @@ func TestTokenWithoutSetup(t *testing.T) {
 	m.write("roles/team", nil)
 	m.refusedWith(logical.ReadOperation, "token/team", nil, "key: ", "roles/team or config")
 	m.wantTokenRequests(0)
-	if got := m.tokens.Len(); got != 0 {
+	if got := m.minter.tokens.Len(); got != 0 {
 		t.Errorf("the cache has %d entries", got)
 	}
 	m.write("keys/main", map[string]any{"algorithm": algorithmES384})
@@ -621,7 +621,7 @@ func TestTokenRoles(t *testing.T) {
 		"token/own":      {"client-2", "own-kid", "own", int64(240)},
 	} {
 		got := m.read(path)
-		for i, name := range []string{"client_id", "key_id", "scope", "ttl"} {
+		for i, name := range []string{"client_id", "kid", "scope", "ttl"} {
 			if got[name] != want[i] {
 				t.Errorf("%s: %s is %v, want %v", path, name, got[name], want[i])
 			}
@@ -639,14 +639,14 @@ func TestTokenTTLContract(t *testing.T) {
 			m.redox.SetFaults(sandbox.Faults{TokenLifetime: sandbox.Duration(time.Duration(life) * time.Second)})
 			m.write("config", map[string]any{"min_ttl": minTTL})
 			for age := 0; age < life; age += max(1, life/23) {
-				m.tokens.DropAll()
+				m.minter.tokens.DropAll()
 				minted := m.read("token")
 				m.clock.advance(time.Duration(age) * time.Second)
 				first := m.read("token")
 				if first["access_token"] == minted["access_token"] {
 					wantSameToken(t, minted, first)
 				}
-				m.tokens.Wait() // a refresh
+				m.minter.tokens.Wait() // a refresh
 				ttl, whole := first["ttl"].(int64)
 				if period, wholeToo := first["rotation_period"].(int64); !whole || !wholeToo || ttl < 1 || period < 1 {
 					t.Fatalf("lifetime %d, min_ttl %d, age %d: ttl %v, rotation_period %v",
@@ -736,7 +736,7 @@ func TestTokenLeased(t *testing.T) {
 	m.redox.SetFaults(sandbox.Faults{Status: 500})
 	m.clock.advance(300*time.Second - 1)
 	lease(logical.ReadOperation, time.Second)
-	m.tokens.Wait() // so little life was not waited away
+	m.minter.tokens.Wait() // so little life was not waited away
 	m.redox.SetFaults(sandbox.Faults{})
 	m.clock.advance(time.Second)
 	lease(logical.UpdateOperation, 270*time.Second)

@@ -5,12 +5,13 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/pem"
-	"errors"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/jwk"
+	"vault-plugin-secrets-redox/internal/privatekey"
 )
 
 // wrappingKeyBits is the size that tools made for Vault's transit engine count on: what they send begins with 512 bytes
@@ -21,21 +22,7 @@ const wrappingKeyBits = 4096
 type wrappingKey struct {
 	header
 
-	PrivateKey sealedPrivateKey `json:"private_key"`
-}
-
-// loadWrappingKey reads the mount's wrapping key, nil when none has been made.
-func loadWrappingKey(ctx context.Context, storage logical.Storage) (*privateKey, error) {
-	stored := &wrappingKey{}
-	found, err := readEntry(ctx, storage, wrappingKeyStorage, stored)
-	if err != nil || !found {
-		return nil, err
-	}
-	key, err := stored.PrivateKey.open()
-	if err != nil || rsaSize(key.public()) != wrappingKeyBits {
-		return nil, unreadableEntry(wrappingKeyStorage)
-	}
-	return key, nil
+	PrivateKey privatekey.Sealed `json:"private_key"`
 }
 
 func (b *backend) pathWrappingKey() *framework.Path {
@@ -82,48 +69,48 @@ docs/import.md in the plugin's repository has the openssl commands for that.
 	}
 }
 
-func (b *backend) wrappingKeyRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (
-	*logical.Response, error,
-) {
-	key, err := loadWrappingKey(ctx, req.Storage)
+func (b *backend) wrappingKeyRead(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	key, err := b.store.wrappingKey(ctx)
 	if err == nil && key == nil {
-		key, err = b.makeWrappingKey(ctx, req.Storage)
+		key, err = b.makeWrappingKey(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	public, err := x509.MarshalPKIXPublicKey(key.public())
+	public, err := jwk.MarshalPKIX(key.Public())
 	if err != nil {
-		return nil, errors.New("the public key can't be encoded")
+		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
 		"public_key": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
 	}}, nil
 }
 
-// makeWrappingKey stores a wrapping key. When another request has stored one meanwhile, that one counts.
-func (b *backend) makeWrappingKey(ctx context.Context, storage logical.Storage) (*privateKey, error) {
-	// Before the lock: this takes seconds, and nobody need wait for it.
-	made, err := generatePrivateKey(algorithmRS384, wrappingKeyBits)
+// makeWrappingKey generates, stores and returns a wrapping key. If another request has stored one meanwhile, it returns
+// that one.
+func (b *backend) makeWrappingKey(ctx context.Context) (*privatekey.Key, error) {
+	// Before the write: this takes seconds, and nobody need wait for it.
+	key, err := privatekey.Generate(privatekey.RS384, wrappingKeyBits)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := made.seal()
+	sealed, err := key.Seal()
 	if err != nil {
 		return nil, err
 	}
-
-	unlock, err := b.writes.lock(ctx)
+	err = b.store.write(ctx, func(w *writing) error {
+		stored, err := w.wrappingKey(ctx)
+		if err != nil {
+			return err
+		}
+		if stored != nil {
+			key = stored
+			return nil
+		}
+		return w.put(ctx, wrappingKeyStorage, &wrappingKey{PrivateKey: sealed})
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	stored, err := loadWrappingKey(ctx, storage)
-	if err != nil || stored != nil {
-		return stored, err
-	}
-	if err := writeEntry(ctx, storage, wrappingKeyStorage, &wrappingKey{PrivateKey: sealed}); err != nil {
-		return nil, err
-	}
-	return made, nil
+	return key, nil
 }

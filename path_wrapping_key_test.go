@@ -16,7 +16,6 @@ import (
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -34,6 +33,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/leakcheck"
+	"vault-plugin-secrets-redox/internal/testkeys"
 )
 
 // wrappingKeyGolden is the entry as version 1 of the schema stores it, with a throw-away key. It is never rewritten.
@@ -105,65 +105,6 @@ func (m *mount) readWrappingKey() *rsa.PublicKey {
 	return must(x509.ParsePKIXPublicKey(block.Bytes)).(*rsa.PublicKey)
 }
 
-// The wrapping side is written here from RFC 3394, RFC 5649 and the documentation of Vault's transit engine, without
-// the library that the engine unwraps with.
-
-// aesWrap is the wrapping process of RFC 3394 section 2.2.1, of whole blocks of 8 bytes.
-func aesWrap(aesKey, iv, blocks []byte) []byte {
-	cipher := must(aes.NewCipher(aesKey))
-	wrapped := slices.Concat(iv, blocks)
-	n := len(blocks) / 8
-	for j := range 6 {
-		for i := 1; i <= n; i++ {
-			b := slices.Concat(wrapped[:8], wrapped[8*i:8*i+8])
-			cipher.Encrypt(b, b)
-			binary.BigEndian.PutUint64(wrapped, binary.BigEndian.Uint64(b)^uint64(n*j+i))
-			copy(wrapped[8*i:], b[8:])
-		}
-	}
-	return wrapped
-}
-
-// alternativeIV is the initial value of RFC 5649 section 3.
-func alternativeIV(length int) []byte {
-	return binary.BigEndian.AppendUint32([]byte{0xA6, 0x59, 0x59, 0xA6}, uint32(length))
-}
-
-func padded(data []byte) []byte { return append(bytes.Clone(data), make([]byte, -len(data)&7)...) }
-
-// aesWrapPadded is the extended key wrapping of RFC 5649 section 4.1, for more than 8 bytes.
-func aesWrapPadded(aesKey, data []byte) []byte {
-	return aesWrap(aesKey, alternativeIV(len(data)), padded(data))
-}
-
-func randomBytes(n int) []byte {
-	random := make([]byte, n)
-	_, _ = rand.Read(random)
-	return random
-}
-
-func oaep(newHash func() hash.Hash, under *rsa.PublicKey, aesKey []byte) []byte {
-	return must(rsa.EncryptOAEP(newHash(), rand.Reader, under, aesKey, nil))
-}
-
-// wrapped gives the ciphertext for a private key.
-func wrapped(newHash func() hash.Hash, under *rsa.PublicKey, der []byte) string {
-	aesKey := randomBytes(32)
-	return base64.StdEncoding.EncodeToString(slices.Concat(oaep(newHash, under, aesKey), aesWrapPadded(aesKey, der)))
-}
-
-// The tests' own wrapping does what the RFC's example says.
-func TestAESWrapPadded(t *testing.T) {
-	unhex := func(text string) []byte { return must(hex.DecodeString(strings.ReplaceAll(text, " ", ""))) }
-	got := aesWrapPadded(
-		unhex("5840df6e29b02af1 ab493b705bf16ea1 ae8338f4dcc176a8"),
-		unhex("c37b7e6492584340 bed1220780894115 5068f738"))
-	want := unhex("138bdeaa9b8fa7fc 61f97742e72248ee 5ae6ae5360d1ae6a 5f54f373fa543b6a")
-	if !bytes.Equal(got, want) {
-		t.Errorf("%x, RFC 5649 section 6 has %x", got, want)
-	}
-}
-
 func TestWrappingKey(t *testing.T) {
 	m := newMount(t)
 	first := m.readWrappingKey()
@@ -179,7 +120,7 @@ func TestWrappingKey(t *testing.T) {
 	if got := members(t, stored[wrappingKeyStorage]); !slices.Equal(got, want) {
 		t.Errorf("the entry has %v, but %s has %v", got, wrappingKeyGolden, want)
 	}
-	ciphertext := wrapped(sha256.New, first, must(x509.MarshalPKCS8PrivateKey(outsideEC())))
+	ciphertext := testkeys.Wrapped(sha256.New, first, must(x509.MarshalPKCS8PrivateKey(outsideEC())))
 
 	m.restart()
 	if !m.readWrappingKey().Equal(first) || !maps.Equal(stored, m.storage.snapshot()) {
@@ -262,7 +203,7 @@ func TestFailingStorageOfTheWrappingKey(t *testing.T) {
 		"first read": {storageRequest{logical.ReadOperation, "wrapping_key", nil}, 3, ""},
 		"read":       {storageRequest{logical.ReadOperation, "wrapping_key", nil}, 1, wrappingKeyEntry(goldenWrappingKey())},
 		"import": {storageRequest{logical.UpdateOperation, "keys/main/import",
-			fields{"ciphertext": wrapped(sha256.New, &goldenWrappingKey().PublicKey, der)}}, 4,
+			fields{"ciphertext": testkeys.Wrapped(sha256.New, &goldenWrappingKey().PublicKey, der)}}, 4,
 			wrappingKeyEntry(goldenWrappingKey())},
 	}
 	for name, r := range requests {
@@ -297,7 +238,7 @@ func TestUnusableWrappingKeys(t *testing.T) {
 	const unreadable = "is unreadable; restore it"
 	m := newWrappingMount(t)
 	good := wrappingKeyEntry(goldenWrappingKey())
-	ciphertext := wrapped(sha256.New, &goldenWrappingKey().PublicKey, must(x509.MarshalPKCS8PrivateKey(outsideEC())))
+	ciphertext := testkeys.Wrapped(sha256.New, &goldenWrappingKey().PublicKey, must(x509.MarshalPKCS8PrivateKey(outsideEC())))
 	for broken, says := range map[string]string{
 		strings.Replace(good, `"schema_version":1`, `"schema_version":2`, 1): newer,
 		strings.Replace(good, `"schema_version":1`, `"schema_version":0`, 1): unreadable,
@@ -324,7 +265,7 @@ func TestUnusableWrappingKeys(t *testing.T) {
 	}
 	m.write("keys/clear/import", fields{"private_key": pkcs8Text(outsideEC())}) // needs no wrapping key
 	m.plant(wrappingKeyStorage, good)
-	m.write("keys/main/import", fields{"ciphertext": wrapped(sha256.New, &goldenWrappingKey().PublicKey,
+	m.write("keys/main/import", fields{"ciphertext": testkeys.Wrapped(sha256.New, &goldenWrappingKey().PublicKey,
 		must(x509.MarshalPKCS8PrivateKey(otherOutsideEC())))})
 }
 
@@ -339,7 +280,7 @@ func TestWrappedImport(t *testing.T) {
 		} {
 			m := newWrappingMount(t)
 			response, err := m.request(logical.UpdateOperation, "keys/main/import",
-				fields{"ciphertext": wrapped(newHash, under, der), "hash_function": name})
+				fields{"ciphertext": testkeys.Wrapped(newHash, under, der), "hash_function": name})
 			if err != nil || response.IsError() {
 				t.Fatalf("%s with %v: %v %v", algorithm, name, response, err)
 			}
@@ -362,7 +303,7 @@ func TestWrappedImport(t *testing.T) {
 	// The default, other fields, and base64 with line breaks, as openssl writes it.
 	m := newWrappingMount(t)
 	lines := " "
-	oneLine := wrapped(sha256.New, under, must(x509.MarshalPKCS8PrivateKey(outsideEC())))
+	oneLine := testkeys.Wrapped(sha256.New, under, must(x509.MarshalPKCS8PrivateKey(outsideEC())))
 	for part := range slices.Chunk([]byte(oneLine), 64) {
 		lines += string(part) + "\n"
 	}
@@ -381,30 +322,30 @@ func TestWrappedImport(t *testing.T) {
 func TestWrappedKeysAreCheckedLikeKeysInClear(t *testing.T) {
 	m := newWrappingMount(t)
 	imported, refused := 0, 0
-	for _, test := range slices.Concat(importable(), refusable()) {
-		text, _ := test.input.(string)
+	for _, test := range slices.Concat(testkeys.Importable(), testkeys.Refusable()) {
+		text, _ := test.Input.(string)
 		block, rest := pem.Decode([]byte(text))
 		if block == nil || block.Type != "PRIVATE KEY" || len(block.Bytes) == 0 || strings.Count(text, "BEGIN") > 1 ||
 			!strings.HasPrefix(text, "-----BEGIN") || len(bytes.TrimSpace(rest)) > 0 {
 			continue // what is wrong with it, or the form, is not in the key
 		}
-		data := fields{"ciphertext": wrapped(sha256.New, &goldenWrappingKey().PublicKey, block.Bytes), "kid": test.name}
-		path := "keys/" + strings.NewReplacer(" ", "-", "#", "", ",", "").Replace(test.name) + "/import"
-		if test.want == "" {
+		data := fields{"ciphertext": testkeys.Wrapped(sha256.New, &goldenWrappingKey().PublicKey, block.Bytes), "kid": test.Name}
+		path := "keys/" + strings.NewReplacer(" ", "-", "#", "", ",", "").Replace(test.Name) + "/import"
+		if test.Want == "" {
 			public := publicKey(t, m.write(path, data)).(interface{ Equal(crypto.PublicKey) bool })
-			if !public.Equal(test.key.Public()) {
-				t.Errorf("%s: another key was imported", test.name)
+			if !public.Equal(test.Key.Public()) {
+				t.Errorf("%s: another key was imported", test.Name)
 			}
 			imported++
 			continue
 		}
-		if test.key != nil {
-			if err := m.scanner.AddKey("refused", test.key); err != nil {
+		if test.Key != nil {
+			if err := m.scanner.AddKey("refused", test.Key); err != nil {
 				t.Fatal(err)
 			}
 		}
-		want := test.want
-		if test.name == "cut DER" || test.name == "PKCS#1 called PKCS#8" {
+		want := test.Want
+		if test.Name == "cut DER" || test.Name == "PKCS#1 called PKCS#8" {
 			want = "what was wrapped is not PKCS#8 DER; wrap what this writes: openssl pkcs8"
 		}
 		m.refusedWith(logical.UpdateOperation, path, data, "ciphertext: ", want)
@@ -418,8 +359,8 @@ func TestWrappedKeysAreCheckedLikeKeysInClear(t *testing.T) {
 func TestWrappedImportRefusals(t *testing.T) {
 	under, key := &goldenWrappingKey().PublicKey, outsideEC()
 	der := must(x509.MarshalPKCS8PrivateKey(key))
-	aesKey := randomBytes(32)
-	first, second := oaep(sha256.New, under, aesKey), aesWrapPadded(aesKey, der)
+	aesKey := testkeys.Random(32)
+	first, second := testkeys.OAEP(sha256.New, under, aesKey), testkeys.AESWrapPadded(aesKey, der)
 	good := slices.Concat(first, second)
 	encoded := base64.StdEncoding.EncodeToString
 	flipped := func(i int) []byte {
@@ -432,17 +373,17 @@ func TestWrappedImportRefusals(t *testing.T) {
 		if _, err := aes.NewCipher(wrapKey); err != nil {
 			wrapKey = make([]byte, 32)
 		}
-		return slices.Concat(oaep(sha256.New, under, aesKey), aesWrapPadded(wrapKey, der))
+		return slices.Concat(testkeys.OAEP(sha256.New, under, aesKey), testkeys.AESWrapPadded(wrapKey, der))
 	}
-	withBlocks := func(iv, blocks []byte) []byte { return slices.Concat(first, aesWrap(aesKey, iv, blocks)) }
-	dirty := padded(der)
+	withBlocks := func(iv, blocks []byte) []byte { return slices.Concat(first, testkeys.AESWrap(aesKey, iv, blocks)) }
+	dirty := testkeys.Padded(der)
 	dirty[len(dirty)-1] = 1
 	if len(der)%8 == 0 {
 		t.Fatal("the key needs no padding")
 	}
 	outside := &otherWrappingKey().PublicKey
 	labeled := must(rsa.EncryptOAEP(sha256.New(), rand.Reader, under, aesKey, []byte("label")))
-	otherIV := append([]byte{0xA6, 0x59, 0x59, 0xA7}, alternativeIV(len(der))[4:]...)
+	otherIV := append([]byte{0xA6, 0x59, 0x59, 0xA7}, testkeys.AlternativeIV(len(der))[4:]...)
 	modulus := under.N.FillBytes(make([]byte, 512))
 
 	// All of them are refused with the very same words.
@@ -453,11 +394,11 @@ func TestWrappedImportRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, ciphertext := range map[string][]byte{
-		"under another wrapping key":   slices.Concat(oaep(sha256.New, outside, aesKey), second),
-		"under a short wrapping key":   slices.Concat(oaep(sha256.New, &outsideRSA().PublicKey, aesKey), second),
-		"hash SHA1":                    slices.Concat(oaep(sha1.New, under, aesKey), second),
-		"hash SHA224":                  slices.Concat(oaep(sha256.New224, under, aesKey), second),
-		"hash SHA512":                  slices.Concat(oaep(sha512.New, under, aesKey), second),
+		"under another wrapping key":   slices.Concat(testkeys.OAEP(sha256.New, outside, aesKey), second),
+		"under a short wrapping key":   slices.Concat(testkeys.OAEP(sha256.New, &outsideRSA().PublicKey, aesKey), second),
+		"hash SHA1":                    slices.Concat(testkeys.OAEP(sha1.New, under, aesKey), second),
+		"hash SHA224":                  slices.Concat(testkeys.OAEP(sha256.New224, under, aesKey), second),
+		"hash SHA512":                  slices.Concat(testkeys.OAEP(sha512.New, under, aesKey), second),
 		"OAEP with a label":            slices.Concat(labeled, second),
 		"PKCS#1 v1.5 in place of OAEP": slices.Concat(must(rsa.EncryptPKCS1v15(rand.Reader, under, aesKey)), second),
 		"zeros in place of OAEP":       slices.Concat(make([]byte, 512), second),
@@ -482,17 +423,17 @@ func TestWrappedImportRefusals(t *testing.T) {
 		"a bit of the wrapped key":     flipped(512),
 		"a bit in the middle":          flipped(512 + len(second)/2),
 		"the last bit":                 flipped(-1),
-		"another AES key":              slices.Concat(oaep(sha256.New, under, randomBytes(32)), second),
-		"AES-KW without padding":       withBlocks(bytes.Repeat([]byte{0xA6}, 8), padded(der)),
-		"another initial value":        withBlocks(otherIV, padded(der)),
-		"a length too short":           withBlocks(alternativeIV(len(der)-8), padded(der)),
-		"a length too long":            withBlocks(alternativeIV(len(padded(der))+1), padded(der)),
-		"a length that is huge":        withBlocks(alternativeIV(-1), padded(der)),
-		"padding that is not zero":     withBlocks(alternativeIV(len(der)), dirty),
-		"a key of 8 bytes":             slices.Concat(first, aesWrapPadded(aesKey, der[:8])),
-		"a key that is huge":           slices.Concat(first, aesWrapPadded(aesKey, make([]byte, 8193))),
-		"in clear":                     slices.Concat(first, padded(der)),
-		"random":                       randomBytes(700),
+		"another AES key":              slices.Concat(testkeys.OAEP(sha256.New, under, testkeys.Random(32)), second),
+		"AES-KW without padding":       withBlocks(bytes.Repeat([]byte{0xA6}, 8), testkeys.Padded(der)),
+		"another initial value":        withBlocks(otherIV, testkeys.Padded(der)),
+		"a length too short":           withBlocks(testkeys.AlternativeIV(len(der)-8), testkeys.Padded(der)),
+		"a length too long":            withBlocks(testkeys.AlternativeIV(len(testkeys.Padded(der))+1), testkeys.Padded(der)),
+		"a length that is huge":        withBlocks(testkeys.AlternativeIV(-1), testkeys.Padded(der)),
+		"padding that is not zero":     withBlocks(testkeys.AlternativeIV(len(der)), dirty),
+		"a key of 8 bytes":             slices.Concat(first, testkeys.AESWrapPadded(aesKey, der[:8])),
+		"a key that is huge":           slices.Concat(first, testkeys.AESWrapPadded(aesKey, make([]byte, 8193))),
+		"in clear":                     slices.Concat(first, testkeys.Padded(der)),
+		"random":                       testkeys.Random(700),
 	} {
 		for _, hashName := range []string{"", "SHA384"} { // where the other is right it is wrong then
 			data := fields{"ciphertext": encoded(ciphertext), "hash_function": hashName}
@@ -519,11 +460,11 @@ func TestWrappedImportRefusals(t *testing.T) {
 		"JWK":            {must(json.Marshal(jwkMembers(key))), notPKCS8},
 		"public key":     {must(x509.MarshalPKIXPublicKey(key.Public())), notPKCS8},
 		"trailing bytes": {append(bytes.Clone(der), 0), "there is trailing data within the key's encoding; export"},
-		"garbage":        {randomBytes(185), notPKCS8},
+		"garbage":        {testkeys.Random(185), notPKCS8},
 		"zeros":          {make([]byte, 16), notPKCS8},
 		"cut off":        {der[:len(der)-1], notPKCS8},
 	} {
-		data := fields{"ciphertext": wrapped(sha256.New, under, test.content)}
+		data := fields{"ciphertext": testkeys.Wrapped(sha256.New, under, test.content)}
 		if text := m.refused(logical.UpdateOperation, "keys/main/import", data); !strings.HasPrefix(text, "ciphertext: ") ||
 			!strings.Contains(text, test.want) {
 			t.Errorf("%s is refused with %q", name, text)
@@ -579,52 +520,6 @@ func TestWrappedImportWithoutAWrappingKey(t *testing.T) {
 	m := newMount(t)
 	der := must(x509.MarshalPKCS8PrivateKey(outsideEC()))
 	m.refusedWith(logical.UpdateOperation, "keys/main/import",
-		fields{"ciphertext": wrapped(sha256.New, &otherWrappingKey().PublicKey, der)},
+		fields{"ciphertext": testkeys.Wrapped(sha256.New, &otherWrappingKey().PublicKey, der)},
 		"ciphertext: ", "no wrapping key yet; read wrapping_key")
-}
-
-// Whatever is sent, an error means that there is no key, and names the field. And whatever is wrapped, it is taken for
-// what it is taken for in clear.
-func FuzzUnwrap(f *testing.F) {
-	under := &goldenWrappingKey().PublicKey
-	for _, seed := range slices.Concat(importable(), refusable()) {
-		text, _ := seed.input.(string)
-		if block, _ := pem.Decode([]byte(text)); block != nil {
-			f.Add(block.Bytes, true)
-		}
-	}
-	der := must(x509.MarshalPKCS8PrivateKey(outsideEC()))
-	good := must(base64.StdEncoding.DecodeString(wrapped(sha256.New, under, der)))
-	f.Add(good, false)
-	f.Add(good[:512], false)
-	f.Add(randomBytes(512+24), false)
-	storage := &logical.InmemStorage{}
-	if err := storage.Put(f.Context(), &logical.StorageEntry{
-		Key: wrappingKeyStorage, Value: []byte(wrappingKeyEntry(goldenWrappingKey())),
-	}); err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, input []byte, wrapIt bool) {
-		ciphertext := base64.StdEncoding.EncodeToString(input)
-		if wrapIt {
-			if len(input) < 16 {
-				return
-			}
-			ciphertext = wrapped(sha256.New, under, input)
-		}
-		key, err := unwrapKey(t.Context(), storage, ciphertext, "SHA256")
-		if user := (*userError)(nil); err != nil && (key != nil || !errors.As(err, &user) || user.field != ciphertextField) {
-			t.Errorf("there is the error %v, and a key: %v", err, key != nil)
-		}
-		if !wrapIt || len(ciphertext) > mostImportBytes || len(pemText("PRIVATE KEY", input)) > mostImportBytes {
-			return
-		}
-		inClear, _, clearErr := parsePrivateKey(pemText("PRIVATE KEY", input))
-		if (err == nil) != (clearErr == nil) {
-			t.Fatalf("wrapped: %v, in clear: %v", err, clearErr)
-		}
-		if err == nil && !inClear.key.(interface{ Equal(crypto.PrivateKey) bool }).Equal(key.key) {
-			t.Error("wrapped it is another key than in clear")
-		}
-	})
 }

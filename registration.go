@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
@@ -21,39 +22,39 @@ import (
 // registered is what is known of one public key at one OAuth API key that the engine manages. It is stored beside what
 // Redox has accepted.
 type registered struct {
-	rotation.User
-	KeyID string `json:"kid"`
-	// Confirmed says that it was seen there after the wake-up that put it there. What was confirmed and is gone was
+	rotation.Client
+	KID string `json:"kid"`
+	// Confirmed is true when it was seen there after the wake-up that put it there. What was confirmed and is gone was
 	// taken away by somebody. What is gone before that was lost to another's change: the Platform API knows no
-	// precondition, so two who change a JWK set at once overwrite each other.
+	// precondition, so two writers that change a JWK set at once overwrite each other.
 	Confirmed bool `json:"confirmed"`
 	// Problem is why it is not there, empty when it is.
 	Problem string `json:"problem,omitempty"`
 }
 
-// register sees to it that the OAuth API key of each user holds the public keys that sign or are to sign, and none of
+// register sees to it that the OAuth API key of each client holds the public keys that sign or are to sign, and none of
 // the engine's own that are destroyed. Foreign keys stay as they are; imported ones are never taken away, since
 // something else may use them. With putBack, what somebody took away is put back. It does nothing for a key that is
 // registered by other means. What is wrong at Redox is no error here: it is stored, to be shown, and tried again.
-func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotation.User]*client, putBack bool) error {
-	if k.Registration != registrationPlatform {
+func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[rotation.Client]*roleConfig, putBack bool) error {
+	if s.Registration != registrationPlatform {
 		return nil
 	}
-	stored, err := loadAcceptance(ctx, b.storage, k.name)
-	if err != nil {
-		return err
+	if s.unusable != nil { // it says what was registered before
+		return s.unusable
 	}
-	var failed error // what would fail for each further user, too
+	var failed error // what would fail for each further client, too
 	var records []registered
-	for user, c := range clients {
-		r := &reconciliation{k: k, user: user, putBack: putBack, acceptance: &stored.Acceptance, before: stored.Registrations}
+	key := s.rotationKey(s.stored.Clients)
+	for client, c := range clients {
+		r := &reconciliation{k: s.signingKey, key: key, client: client, putBack: putBack, before: s.stored.Registrations}
 		var accessToken string
 		if failed == nil {
-			accessToken, failed = b.platformToken(ctx, k) // each time: many API keys can take longer than a token lives
+			accessToken, failed = m.platformToken(ctx, s.signingKey) // each time: many API keys can take longer than a token lives
 		}
 		err := failed
 		if err == nil {
-			err = b.reconcile(ctx, r, c, accessToken)
+			err = m.reconcile(ctx, r, c, accessToken)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -61,36 +62,73 @@ func (b *backend) register(ctx context.Context, k *signingKey, clients map[rotat
 		if unanswered(err) {
 			failed = err // waiting once is enough: other work waits behind this
 		}
-		records = append(records, r.outcome(b.words(err))...)
+		records = append(records, r.outcome(m.words(err))...)
 	}
-	if !b.mayWrite() {
+	if !m.node.mayWrite() {
 		return nil
 	}
 	slices.SortFunc(records, compareRegistered)
-	return b.storeRegistrations(ctx, k.name, records)
+	before, err := m.keys.putRegistrations(ctx, s.name, records)
+	if err != nil {
+		return err
+	}
+	m.tellOfProblems(s.name, before, records)
+	return nil
 }
 
-// unanswered says that Redox gave no answer, or wants no more requests now.
+// registerAgain registers a key's public keys now, also those that somebody took away.
+func (m *maintainer) registerAgain(ctx context.Context, name string) (*keySnapshot, error) {
+	s, err := m.keys.existing(ctx, "name", name)
+	if err != nil {
+		return nil, err
+	}
+	if s.Registration != registrationPlatform {
+		return nil, fieldError("registration", "add the JWK in the Redox dashboard, or set registration=platform",
+			"key %q is registered by other means (%s)", name, s.Registration)
+	}
+	clients, err := (&configuredClients{store: m.store}).of(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.register(ctx, s, clients, true); err != nil {
+		return nil, err
+	}
+	return m.keys.snapshotOf(ctx, s.signingKey)
+}
+
+// tellOfProblems logs and announces what is wrong with the registration of a key, where that is new.
+func (m *maintainer) tellOfProblems(key string, before, records []registered) {
+	for _, r := range records {
+		known := find(before, r.Client, r.KID)
+		if r.Problem != "" && (known == nil || known.Problem != r.Problem) {
+			m.telemetry.logger.Warn("a public key is not registered at Redox", "key", key, "kid", r.KID,
+				"client_id", r.ClientID, "problem", r.Problem)
+			m.telemetry.announce(eventRegistrationFail, keysStoragePrefix+key, "key", key, "kid", r.KID, "client_id", r.ClientID)
+		}
+	}
+}
+
+// unanswered reports whether Redox gave no answer, or wants no more requests now.
 func unanswered(err error) bool {
 	var remote *redox.Error
 	return errors.As(err, &remote) && (remote.StatusCode == http.StatusTooManyRequests ||
 		remote.StatusCode == 0 && (remote.Kind == redox.Timeout || remote.Kind == redox.Unavailable))
 }
 
-// registrations are those of the key's present way of registration: what is stored of an earlier one counts no more.
-func (k *signingKey) registrations(stored *storedAcceptance) []registered {
-	if k.Registration != registrationPlatform {
+// registrations returns those of the key's present way of registration: what is stored of an earlier one counts no more.
+func (s *keySnapshot) registrations() []registered {
+	if s.Registration != registrationPlatform {
 		return nil
 	}
-	return stored.Registrations
+	return s.stored.Registrations
 }
 
-// showRegistrations tells of each public key whether it is registered.
+// showRegistrations returns for each public key whether it is registered.
 func showRegistrations(records []registered) []any {
 	shown := []any{}
 	for _, r := range records {
 		shown = append(shown, map[string]any{
-			"client_id": r.ClientID, "token_url": r.TokenURL, "kid": r.KeyID,
+			"client_id": r.ClientID, "token_url": r.TokenURL, "kid": r.KID,
 			"registered": r.Problem == "", "problem": r.Problem,
 		})
 	}
@@ -98,43 +136,16 @@ func showRegistrations(records []registered) []any {
 }
 
 func compareRegistered(a, b registered) int {
-	return slices.Compare([]string{a.ClientID, a.TokenURL, a.KeyID}, []string{b.ClientID, b.TokenURL, b.KeyID})
-}
-
-// storeRegistrations replaces what is stored of a key's registrations, if it is different.
-func (b *backend) storeRegistrations(ctx context.Context, key string, records []registered) error {
-	unlock, err := b.writes.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	stored, err := loadAcceptance(ctx, b.storage, key)
-	if err != nil || slices.Equal(stored.Registrations, records) {
-		return err
-	}
-	known := stored.Registrations
-	stored.Registrations = records
-	if err := writeEntry(ctx, b.storage, acceptanceStoragePrefix+key, stored); err != nil {
-		return err
-	}
-	for _, r := range records {
-		before := find(known, r.User, r.KeyID)
-		if r.Problem != "" && (before == nil || before.Problem != r.Problem) {
-			b.Logger().Warn("a public key is not registered at Redox", "key", key, "kid", r.KeyID,
-				"client_id", r.ClientID, "problem", r.Problem)
-			b.announce(eventRegistrationFail, keysStoragePrefix+key, "key", key, "kid", r.KeyID, "client_id", r.ClientID)
-		}
-	}
-	return nil
+	return slices.Compare([]string{a.ClientID, a.TokenURL, a.KID}, []string{b.ClientID, b.TokenURL, b.KID})
 }
 
 // reconciliation is one look at an OAuth API key's JWK set, and what is to become of it.
 type reconciliation struct {
-	k          *signingKey
-	user       rotation.User
-	putBack    bool
-	acceptance *rotation.Acceptance
-	before     []registered
+	k       *signingKey
+	key     rotation.Key // k with what is known of its clients
+	client  rotation.Client
+	putBack bool
+	before  []registered
 
 	wanted []registered      // the outcome, of the versions that should be there
 	set    []json.RawMessage // what is to be there
@@ -142,8 +153,8 @@ type reconciliation struct {
 }
 
 // reconcile reads the API key's JWK set, changes it where that is needed, and reads it again.
-func (b *backend) reconcile(ctx context.Context, r *reconciliation, c *client, accessToken string) error {
-	connection, err := b.connections.get(c.CAPEM, b.now)
+func (m *maintainer) reconcile(ctx context.Context, r *reconciliation, c *roleConfig, accessToken string) error {
+	connection, err := m.minter.connections.get(c.CAPEM, m.now)
 	if err != nil {
 		return err
 	}
@@ -159,7 +170,7 @@ func (b *backend) reconcile(ctx context.Context, r *reconciliation, c *client, a
 			"this OAuth API key reads a JWKS URL, which the engine does not replace by a JWK set")
 	}
 	r.plan(there.JWKSet)
-	if !r.change || !b.mayWrite() {
+	if !r.change || !m.node.mayWrite() {
 		return nil
 	}
 	if err := connection.ReplaceJWKSet(ctx, request, r.set); err != nil {
@@ -176,23 +187,23 @@ func (b *backend) reconcile(ctx context.Context, r *reconciliation, c *client, a
 				"same moment; it is tried again"
 		}
 	}
-	b.Logger().Info("the public keys registered at Redox were changed", "key", r.k.name, "client_id", r.user.ClientID)
+	m.telemetry.logger.Info("the public keys registered at Redox were changed", "key", r.k.name, "client_id", r.client.ClientID)
 	return nil
 }
 
-// outcome gives what is to be stored: with a problem that concerns all, what was known before.
+// outcome returns what is to be stored: with a problem that concerns all, what was known before.
 func (r *reconciliation) outcome(problem string) []registered {
 	if problem == "" {
 		return r.wanted
 	}
 	var records []registered
 	for _, v := range r.versions() {
-		records = append(records, registered{User: r.user, KeyID: v.KeyID, Confirmed: r.confirmed(v), Problem: problem})
+		records = append(records, registered{Client: r.client, KID: v.KID, Confirmed: r.confirmed(v), Problem: problem})
 	}
 	return records
 }
 
-// versions are those that should be there: what signs, and what is to sign next.
+// versions returns those that should be there: what signs, and what is to sign next.
 func (r *reconciliation) versions() []*keyVersion {
 	var versions []*keyVersion
 	for _, state := range []rotation.State{rotation.Active, rotation.Pending} {
@@ -203,23 +214,23 @@ func (r *reconciliation) versions() []*keyVersion {
 	return versions
 }
 
-// find gives what is known of a public key at an OAuth API key, nil for nothing.
-func find(records []registered, user rotation.User, kid string) *registered {
+// find returns what is known of a public key at an OAuth API key, nil for nothing.
+func find(records []registered, client rotation.Client, kid string) *registered {
 	for i := range records {
-		if records[i].User == user && records[i].KeyID == kid {
+		if records[i].Client == client && records[i].KID == kid {
 			return &records[i]
 		}
 	}
 	return nil
 }
 
-// confirmed says whether a version has been seen there. Of one that the engine has not looked after so far, its being
-// used says so. Of the others it does not: what was used right after it was put there may have been lost right after.
+// confirmed reports whether a version has been seen there. Of one that the engine has not looked after so far, its being
+// used shows it. Of the others it does not: what was used right after it was put there may have been lost right after.
 func (r *reconciliation) confirmed(v *keyVersion) bool {
-	if known := find(r.before, r.user, v.KeyID); known != nil {
+	if known := find(r.before, r.client, v.KID); known != nil {
 		return known.Confirmed
 	}
-	return slices.Contains(r.acceptance.Needs(v.Number), r.user)
+	return slices.Contains(r.key.Needs(v.Number), r.client)
 }
 
 // plan decides what the JWK set is to be.
@@ -231,10 +242,10 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 	})
 	r.change = len(r.set) != len(there)
 	for _, v := range r.versions() {
-		record := registered{User: r.user, KeyID: v.KeyID}
-		isOurs, hasKeyID := r.isOurs(v), hasKeyID(v.KeyID)
+		record := registered{Client: r.client, KID: v.KID}
+		isOurs, hasKID := r.isOurs(v), hasKID(v.KID)
 		switch {
-		case slices.ContainsFunc(there, func(jwk json.RawMessage) bool { return hasKeyID(jwk) && !isOurs(jwk) }):
+		case slices.ContainsFunc(there, func(jwk json.RawMessage) bool { return hasKID(jwk) && !isOurs(jwk) }):
 			record.Problem = "another public key is registered there under this kid: take it away, or rotate with another kid"
 		case slices.ContainsFunc(there, isOurs):
 			record.Confirmed = true
@@ -243,8 +254,8 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 			record.Problem = "it was there and was taken away by somebody (or this Vault was restored from an older state): " +
 				"if it is to be there, write to keys/" + r.k.name + "/register"
 		default:
-			if jwk, err := r.k.jwk(v); err == nil {
-				r.set = append(r.set, json.RawMessage(jwk.compact()))
+			if public, err := r.k.jwk(v); err == nil {
+				r.set = append(r.set, json.RawMessage(public.Compact()))
 				r.change = true
 			}
 		}
@@ -252,29 +263,29 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 	}
 }
 
-// isOurs says whether a JWK is a version's public key, under the version's kid.
+// isOurs returns a function that reports whether a JWK is a version's public key, under the version's kid.
 func (r *reconciliation) isOurs(v *keyVersion) func(json.RawMessage) bool {
 	own, err := r.k.jwk(v)
 	return func(raw json.RawMessage) bool {
-		var jwk publicJWK
-		return err == nil && json.Unmarshal(raw, &jwk) == nil && jwk.KeyID == v.KeyID &&
-			jwk.KeyType == own.KeyType && jwk.thumbprint() == own.thumbprint()
+		var public jwk.Public
+		return err == nil && json.Unmarshal(raw, &public) == nil && public.KID == v.KID &&
+			public.KeyType == own.KeyType && public.Thumbprint() == own.Thumbprint()
 	}
 }
 
-func hasKeyID(kid string) func(json.RawMessage) bool {
+func hasKID(kid string) func(json.RawMessage) bool {
 	return func(raw json.RawMessage) bool {
 		var jwk struct {
-			KeyID string `json:"kid"`
+			KID string `json:"kid"`
 		}
-		return json.Unmarshal(raw, &jwk) == nil && jwk.KeyID == kid
+		return json.Unmarshal(raw, &jwk) == nil && jwk.KID == kid
 	}
 }
 
-// platformToken gives a token of the key's platform role. A role that signs with the key itself is refused: once Redox
+// platformToken returns a token of the key's platform role. A role that signs with the key itself is refused: once Redox
 // no longer knew the key, nothing could make Redox know the next version.
-func (b *backend) platformToken(ctx context.Context, k *signingKey) (string, error) {
-	served, err := b.tokens.Get(ctx, k.PlatformRole)
+func (m *maintainer) platformToken(ctx context.Context, k *signingKey) (string, error) {
+	served, err := m.minter.tokens.Get(ctx, k.PlatformRole)
 	if err != nil {
 		return "", fmt.Errorf("no token of the platform_role: %w", err)
 	}
@@ -285,9 +296,9 @@ func (b *backend) platformToken(ctx context.Context, k *signingKey) (string, err
 	return served.Value.accessToken, nil
 }
 
-// words gives an error as it may be shown, and nothing for none. Only errors that are made to be shown are; others are
+// words returns an error as it may be shown, and nothing for none. Only errors that are made to be shown are; others are
 // storage's, and logged.
-func (b *backend) words(err error) string {
+func (m *maintainer) words(err error) string {
 	var user *userError
 	var remote *redox.Error
 	switch {
@@ -296,25 +307,25 @@ func (b *backend) words(err error) string {
 	case errors.As(err, &user), errors.As(err, &remote):
 		return err.Error()
 	}
-	b.Logger().Error("a public key can't be looked after", "error", err)
+	m.telemetry.logger.Error("a public key can't be looked after", "error", err)
 	return "it could not be looked after: see the server's log"
 }
 
-// notServed says why a key can't be known to Redox yet: with registration=jwks_url and public_jwks_url, when what is
-// served there does not hold it. Empty when nothing speaks against a trial.
-func (b *backend) notServed(ctx context.Context, c *client, k *signingKey, kid string) string {
+// notServed returns why a key can't be known to Redox yet: with registration=jwks_url and public_jwks_url, when what is
+// served there does not hold it. Empty when nothing speaks against a probe.
+func (m *maintainer) notServed(ctx context.Context, c *roleConfig, k *signingKey, kid string) string {
 	if k.Registration != registrationJWKSURL || k.PublicJWKSURL == "" {
 		return ""
 	}
-	connection, err := b.connections.get(c.CAPEM, b.now)
+	connection, err := m.minter.connections.get(c.CAPEM, m.now)
 	if err != nil {
-		return b.words(err)
+		return m.words(err)
 	}
 	served, err := connection.ReadJWKSet(ctx, k.PublicJWKSURL, min(c.RequestTimeout, 10*time.Second))
 	switch {
 	case err != nil:
-		return b.words(err)
-	case !slices.ContainsFunc(served, hasKeyID(kid)):
+		return m.words(err)
+	case !slices.ContainsFunc(served, hasKID(kid)):
 		return "public_jwks_url does not serve the kid " + kid + " yet: a cache in between may hold the JWKS for a minute; " +
 			"if it stays, check that the URL leads to jwks/" + k.name + " or jwks of this mount"
 	}

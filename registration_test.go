@@ -104,7 +104,7 @@ func newPlatformMount(t testing.TB) *platformMount {
 	m.write("keys/main", fields{"registration": "platform", "platform_role": "manager", "retire_grace": "1h"})
 	m.setJWKs("client-1", foreignJWK, m.read("keys/main")["public_jwk"])
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 	return m
 }
 
@@ -113,7 +113,7 @@ func (m *platformMount) registeredAt(clientID string) []string {
 	m.t.Helper()
 	var set struct {
 		Keys []struct {
-			KeyID string `json:"kid"`
+			KID string `json:"kid"`
 		}
 	}
 	apiKey, _ := m.redox.APIKey(clientID)
@@ -122,7 +122,7 @@ func (m *platformMount) registeredAt(clientID string) []string {
 	}
 	var kids []string
 	for _, jwk := range set.Keys {
-		kids = append(kids, jwk.KeyID)
+		kids = append(kids, jwk.KID)
 	}
 	return kids
 }
@@ -184,7 +184,7 @@ func (m *platformMount) wantProblem(clientID string, kid any, parts ...string) {
 // tick is one of Vault's calls, later.
 func (m *platformMount) tick(later time.Duration) {
 	m.clock.advance(later)
-	m.tendNow()
+	m.passNow()
 }
 
 // TestPlatformRotation is a rotation that nobody helps along but Vault's periodic call.
@@ -261,9 +261,9 @@ func TestPlatformAbandonedVersion(t *testing.T) {
 	m.write("config", fields{"max_retries": 0})
 	m.redox.CreateAPIKey(sandbox.APIKey{ID: "client-2"})
 	m.write("roles/two", fields{"client_id": "client-2"})
-	m.tendNow()
+	m.passNow()
 	m.read("token/two")
-	m.tendNow()
+	m.passNow()
 	second := m.write("keys/main/rotate", nil)["pending_kid"]
 	m.redox.SetFaults(sandbox.Faults{Status: 503}) // registered, but not proved
 	m.tick(time.Minute)
@@ -293,7 +293,7 @@ func TestPlatformUsers(t *testing.T) {
 	m.write("roles/disabled", fields{"client_id": "client-3", "disabled": true})
 	m.write("roles/mistyped", fields{"client_id": "client-4"})
 	m.write("roles/nine", fields{"client_id": "client-9"})
-	m.tendNow()
+	m.passNow()
 	for _, id := range []string{"client-2", "client-3", "client-9"} {
 		m.wantRegistered(id, first)
 	}
@@ -339,7 +339,7 @@ func TestTwoKeysAtOneAPIKey(t *testing.T) {
 		"algorithm": algorithmES384, "registration": "platform", "platform_role": "manager", "retire_grace": "1h",
 	})
 	m.write("roles/other", fields{"key": "other"})
-	m.tendNow()
+	m.passNow()
 	first, other := m.read("keys/main")["kid"], m.read("keys/other")["kid"]
 	m.wantRegistered("client-1", "foreign", first, other)
 	m.read("token/other")
@@ -469,10 +469,10 @@ func TestUsedBeforeItWasLookedAfter(t *testing.T) {
 	m.register("client-2", "by-hand")
 	m.write("roles/two", fields{"client_id": "client-2", "key": "by-hand"})
 	m.read("token/two")
-	m.tendNow()
+	m.passNow()
 	m.setJWKs("client-2")
 	m.write("keys/by-hand", fields{"registration": "platform", "platform_role": "manager"})
-	m.tendNow()
+	m.passNow()
 	m.wantRegistered("client-2")
 	if next, _ := m.read("keys/by-hand")["next_step"].(string); !strings.Contains(next, "taken away") {
 		t.Errorf("next step: %q", next)
@@ -512,7 +512,7 @@ func TestPlatformProblems(t *testing.T) {
 			func(m *platformMount) { m.write("roles/manager", fields{"disabled": false}) },
 			[]string{"platform_role", "disabled"}, 0,
 		},
-		"platform role refused": {
+		"platform role rejected": {
 			func(m *platformMount) {
 				m.setJWKs("manager")
 				m.write("roles/manager", fields{"leased": false}) // forgets its token
@@ -599,7 +599,7 @@ func TestPlatformTokenEndsMeanwhile(t *testing.T) {
 		forward()
 		return true
 	})
-	m.tendNow()
+	m.passNow()
 	m.wantNoProblem()
 }
 
@@ -607,7 +607,7 @@ func TestPlatformTokenEndsMeanwhile(t *testing.T) {
 func TestProblemsEndWithTheWayOfRegistration(t *testing.T) {
 	m := newPlatformMount(t)
 	m.setJWKs("client-1", foreignJWK)
-	m.tendNow()
+	m.passNow()
 	if next, _ := m.read("keys/main")["next_step"].(string); !strings.Contains(next, "taken away by somebody") {
 		t.Fatalf("next step: %q", next)
 	}
@@ -696,7 +696,7 @@ func TestPlatformWithUnusableAcceptance(t *testing.T) {
 		m := newPlatformMount(t)
 		first := m.read("keys/main")["kid"]
 		second := m.write("keys/main/rotate", nil)["pending_kid"]
-		const entry = acceptanceStoragePrefix + "main"
+		const entry = clientsStoragePrefix + "main"
 		good := m.storage.snapshot()[entry]
 		m.plant(entry, unusable)
 		m.restart()

@@ -54,7 +54,7 @@ func (z *fuzzed) ask(t *testing.T, operation logical.Operation, path string, dat
 	return z.HandleRequest(t.Context(), req)
 }
 
-// stored gives all that is in the storage.
+// stored returns all that is in the storage.
 func (z *fuzzed) stored(t *testing.T) map[string]string {
 	t.Helper()
 	stored := map[string]string{}
@@ -141,7 +141,7 @@ func checkErrorText(t *testing.T, text string, data map[string]any) {
 	}
 }
 
-// checkShown says whether a field was taken for what was written.
+// checkShown fails the test unless a field was taken for what was written.
 func checkShown(t *testing.T, name string, written, shown any) {
 	t.Helper()
 	if written == nil || written == "" {
@@ -165,7 +165,7 @@ func checkShown(t *testing.T, name string, written, shown any) {
 	}
 }
 
-// newFuzzed gives an engine whose storage has one key, "main", for settings that name one.
+// newFuzzed returns an engine whose storage has one key, "main", for settings that name one.
 func newFuzzed(t *testing.T, b *backend) *fuzzed {
 	t.Helper()
 	z := &fuzzed{b, &logical.InmemStorage{}}
@@ -180,7 +180,7 @@ func newFuzzed(t *testing.T, b *backend) *fuzzed {
 var goldenKey = once(func() ([]byte, error) {
 	k := defaultKey()
 	k.name = "main"
-	v, err := newKeyVersion(&privateKey{algorithmES384, outsideEC()}, "", false, newTestClock().wall())
+	v, err := newKeyVersion(brought(outsideEC()), "", false, newTestClock().wall())
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +253,7 @@ func FuzzRoleName(f *testing.F) {
 		}
 		after := z.stored(t)
 		delete(after, "roles/"+name)
-		isName := len(name) <= mostNameLength && referencePattern.MatchString(name) && !strings.Contains(name, "..")
+		isName := len(name) <= maxNameLength && referencePattern.MatchString(name) && !strings.Contains(name, "..")
 		if !maps.Equal(before, after) || !isName {
 			t.Errorf("%q is a role's name", name)
 		}
@@ -269,7 +269,7 @@ func FuzzRoleName(f *testing.F) {
 }
 
 // A kid that is accepted is what stands in the public JWK and in every assertion, to the byte.
-func FuzzKeyID(f *testing.F) {
+func FuzzKID(f *testing.F) {
 	for _, kid := range []string{
 		"", "kid", "my key / 1", `"`, `\`, "</script>", "\u2028", "é", " a", "a ", "\x00", "\x7f", "\xff", strings.Repeat("a", 512),
 		strings.Repeat("a", 513), "../..", "{}", "%s%n", "\r\nX-Header: a",
@@ -298,9 +298,9 @@ func FuzzKeyID(f *testing.F) {
 		if public.KeyID != shown || kid != "" && kid != shown {
 			t.Errorf("the kid %q is shown as %q, and in the JWK %q", kid, shown, public.KeyID)
 		}
-		k := must(loadKey(t.Context(), z.storage, "main"))
-		claims := assertionClaims{kid: k.Versions[0].KeyID, now: newTestClock().wall()}
-		assertion := must(must(k.Versions[0].PrivateKey.open()).sign(claims))
+		k := must(z.store.key(t.Context(), "main"))
+		claims := assertionClaims{kid: k.Versions[0].KID, now: newTestClock().wall()}
+		assertion := must(signAssertion(must(k.Versions[0].PrivateKey.Open()), claims))
 		signed, err := jose.ParseSignedCompact(assertion, []jose.SignatureAlgorithm{jose.ES384})
 		if err != nil {
 			t.Fatalf("others can't read an assertion with the kid %q", kid)

@@ -97,12 +97,12 @@ func (h *history) mint(client string) {
 	case minted != knows:
 		h.fail("a mint for %s succeeds: %v; Redox knows a version that is held: %v (%v %v)", client, minted, knows, response, err)
 	case minted:
-		kid, _ := response.Data["key_id"].(string)
+		kid, _ := response.Data["kid"].(string)
 		if token, _ := response.Data["access_token"].(string); !h.redox[client][kid] || !h.mount.redox.IsLive(token) {
 			h.fail("%s got a token of kid %s", client, kid)
 		}
 		h.minted[client] = kid
-		h.tendNow() // the mint wakes the worker if it learned something
+		h.passNow() // the mint wakes the worker if it learned something
 	}
 }
 
@@ -151,14 +151,14 @@ func (h *history) step() string {
 	case 5:
 		what = post("keys/main/retire", nil)
 	case 6, 7:
-		h.tendNow()
+		h.passNow()
 		what = "tend"
 	case 8:
 		h.clock.advance(time.Duration(h.random.Int64N(int64(30 * time.Hour))))
 		what = "time passes"
 	case 9:
 		h.storage.onEach(nil)
-		if len(h.learned.byKey["main"]) > 0 {
+		if len(h.keys.observed.byKey["main"]) > 0 {
 			clear(h.minted) // a crash between a mint and the worker: the next mint finds out again
 		}
 		h.restart()
@@ -247,8 +247,8 @@ func TestNeverRegistered(t *testing.T) {
 	m.write("keys/main/rotate", nil)
 	for range 400 { // more than a year
 		m.clock.advance(23 * time.Hour)
-		m.tendNow()
-		if kid := m.read("token")["key_id"]; kid != first {
+		m.passNow()
+		if kid := m.read("token")["kid"]; kid != first {
 			t.Fatalf("a token is of kid %v", kid)
 		}
 	}

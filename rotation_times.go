@@ -20,7 +20,7 @@ const (
 	mostRotationDelay = 10 * time.Minute
 )
 
-// rotationTimes says when a key rotates by itself.
+// rotationTimes is when a key rotates by itself.
 type rotationTimes struct {
 	period, window time.Duration
 	schedule       string
@@ -30,7 +30,7 @@ func (k *signingKey) rotationTimes() rotationTimes {
 	return rotationTimes{k.RotationPeriod, k.RotationWindow, k.RotationSchedule}
 }
 
-// next gives the first time after now, zero when there is none. The rotation manager that the parser belongs to is
+// next returns the first time after now, zero when there is none. The rotation manager that the parser belongs to is
 // Vault Enterprise's, and not used here.
 func (r rotationTimes) next(now time.Time) time.Time {
 	switch {
@@ -86,7 +86,7 @@ func (k *signingKey) checkRotationTimes(now time.Time) error {
 	return nil
 }
 
-// isCron says whether a schedule has the five fields and nothing else. The parser would also take a time zone before
+// isCron reports whether a schedule has the five fields and nothing else. The parser would also take a time zone before
 // them ("TZ=Europe/Paris 0 3 * * *"), only to count in UTC all the same, and panics where no space follows it.
 func isCron(schedule string) bool {
 	if strings.Contains(schedule, "TZ=") {
@@ -105,8 +105,8 @@ func (k *signingKey) scheduleRotation(now time.Time) {
 	}
 }
 
-// rotationDue says whether the next version is to be made now; missed, that its window is over, so that the next time
-// counts.
+// rotationDue reports whether the next version is to be made now (due), or should have been, while its window is over
+// by now, so that the next time counts (missed).
 func (k *signingKey) rotationDue(now time.Time) (due, missed bool) {
 	if k.NextRotationTime.IsZero() || now.Before(k.NextRotationTime) {
 		return false, false

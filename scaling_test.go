@@ -22,6 +22,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/sandbox"
 	"vault-plugin-secrets-redox/internal/tokencache"
@@ -75,7 +76,7 @@ type simulated struct {
 	readers int           // of a role
 	each    time.Duration // mean time between two reads of a reader; 0: goes by ttl, as Vault Agent does
 	writes  bool          // asks for a fresh token each time
-	broken  bool          // Redox refuses all
+	broken  bool          // Redox rejects all
 	formula string        // as the page has it
 	// period is the formula's divisor: seconds from one mint to the next, with the mean seconds to the next read.
 	period func(next float64) float64
@@ -102,7 +103,7 @@ func (s *simulated) run() day {
 		mu.Unlock()
 		time.Sleep(simulatedExchange)
 		if s.broken {
-			return tokencache.Minted[*token]{}, &redox.Error{Kind: redox.Refused}
+			return tokencache.Minted[*token]{}, &redox.Error{Kind: redox.Rejected}
 		}
 		return tokencache.Minted[*token]{Value: &token{}, Lifetime: simulatedLife, MinTTL: simulatedMargin,
 			RequestedAt: tokencache.Instant{Wall: requested}}, nil
@@ -162,7 +163,7 @@ func (s *simulated) mintsPerDay() float64 {
 func TestScalingOfMints(t *testing.T) {
 	const exchange = float64(simulatedExchange) / float64(time.Second)
 	whenRead := func(next float64) float64 { return 240 + next }
-	whenRefused := func(next float64) float64 {
+	whenRejected := func(next float64) float64 {
 		if next > 60 { // the pause before is forgotten
 			return 1 + exchange + next
 		}
@@ -185,12 +186,12 @@ func TestScalingOfMints(t *testing.T) {
 		{name: "100 Agents", roles: 2, readers: 100, formula: "86,400 / (270 + 1)", period: func(float64) float64 { return 271 }},
 		{name: "10 programs that *write*, each 10 s", roles: 2, readers: 10, each: 10 * time.Second, writes: true,
 			formula: "86,400 / (2 + 0.3 + 1)", period: func(next float64) float64 { return 2 + exchange + next }},
-		{name: "Redox refuses; 10 programs, each 10 s", roles: 3, readers: 10, each: 10 * time.Second, broken: true,
-			formula: "86,400 / (30 + 0.3 + 1)", period: whenRefused},
-		{name: "Redox refuses; 100 programs, each 60 s", roles: 2, readers: 100, each: time.Minute, broken: true,
-			formula: "86,400 / (30 + 0.3 + 0.6)", period: whenRefused},
-		{name: "Redox refuses; 1 program, each 5 minutes", roles: 50, readers: 1, each: 5 * time.Minute, broken: true,
-			formula: "86,400 / (1 + 0.3 + 300)", period: whenRefused},
+		{name: "Redox rejects; 10 programs, each 10 s", roles: 3, readers: 10, each: 10 * time.Second, broken: true,
+			formula: "86,400 / (30 + 0.3 + 1)", period: whenRejected},
+		{name: "Redox rejects; 100 programs, each 60 s", roles: 2, readers: 100, each: time.Minute, broken: true,
+			formula: "86,400 / (30 + 0.3 + 0.6)", period: whenRejected},
+		{name: "Redox rejects; 1 program, each 5 minutes", roles: 50, readers: 1, each: 5 * time.Minute, broken: true,
+			formula: "86,400 / (1 + 0.3 + 300)", period: whenRejected},
 	}
 	var table strings.Builder
 	table.WriteString("| A role is read by | Reads a day | Mints a day | Formula | gives |\n|---|---:|---:|---|---:|\n")
@@ -307,7 +308,7 @@ func (i *installation) cost(do func()) (reads int, text string) {
 	}
 	storage, asked := counted()
 	do()
-	i.tokens.Wait()
+	i.minter.tokens.Wait()
 	storageAfter, askedAfter := counted()
 	reads = storageAfter[0] - storage[0]
 	text = fmt.Sprintf("%s / %d", thousands(float64(reads)), storageAfter[1]-storage[1])
@@ -340,33 +341,33 @@ func TestScalingOfWork(t *testing.T) {
 			}
 			costs[name] = append(costs[name], cost)
 		}
-		wake := func() { i.tend(t.Context()) }
+		wake := func() { i.maintainer.pass(t.Context()) }
 
-		measure("a role's first mint", 4, 0, 0, func() { i.read("token/role-0") })
+		measure("a role's first mint", 3, 0, 0, func() { i.read("token/role-0") })
 		measure("a read from memory", 0, 0, 0, func() { i.read("token/role-0") })
 		i.clock.advance(time.Minute)
 		wake() // stores what the mint has learned
-		measure("a further mint", 4, 0, 0, func() { i.write("token/role-0", nil) })
+		measure("a further mint", 3, 0, 0, func() { i.write("token/role-0", nil) })
 		measure("`jwks` or `metrics`, first after a key has changed", 1, 1, 0, func() { i.read("jwks") })
 		measure("`jwks` or `metrics`, then", 0, 0, 0, func() { i.read("jwks/main"); i.read("metrics") })
 		measure("write a role", 2, 0, 0, func() { i.write("roles/role-0", fields{"scope": ""}) })
 		measure("make a key", 5, 1, 0, func() { i.write("keys/new", fields{"algorithm": algorithmES384, "deletion_allowed": true}) })
 		measure("delete a key", 3, 0, 1, func() { i.remove("keys/new") })
-		measure("a wake-up, nothing to do", 1, 5, 0, wake)
+		measure("a wake-up, nothing to do", 1, 1, 0, wake)
 
 		for n := 1; n < 10; n++ { // so that ten client IDs have used the key
 			i.read(fmt.Sprintf("token/role-%d", n))
 		}
 		wake()
 		i.write("keys/main/rotate", nil)
-		measure("a wake-up, a trial is due for 10 client IDs", 4, 5, 1, wake)
-		measure("a wake-up, no trial is due", 1, 5, 0, wake)
+		measure("a wake-up, a probe is due for 10 client IDs", 4, 1, 1, wake)
+		measure("a wake-up, no probe is due", 1, 1, 0, wake)
 		i.write("keys/main/abandon", nil)
 
 		i.manage()
 		s.keys, s.roles = s.keys+1, s.roles+1
 		wake()
-		measure("a wake-up, `registration=platform`, nothing to do", 6, 5, 1, wake)
+		measure("a wake-up, `registration=platform`, nothing to do", 3, 1, 1, wake)
 	}
 	var table strings.Builder
 	table.WriteString("| What | Reads |")
@@ -396,17 +397,17 @@ func readsFormula(constant, perKey, perRole int) string {
 func TestScalingPastTheSizeOfAnEntry(t *testing.T) {
 	m := newReadyMount(t)
 	m.read("token")
-	m.tend(t.Context())
+	m.maintainer.pass(t.Context())
 	m.write("keys/main/rotate", nil)
 	m.registerPending("client-1", "main")
 	m.storage.onEach(func(operation, key string) error {
-		if operation == "put" && strings.HasPrefix(key, acceptanceStoragePrefix) {
+		if operation == "put" && strings.HasPrefix(key, clientsStoragePrefix) {
 			return errors.New("the entry is too large")
 		}
 		return nil
 	})
 	m.clock.advance(time.Hour)
-	m.tend(t.Context())
+	m.maintainer.pass(t.Context())
 	m.read("token")
 	if m.read("keys/main")["pending_public_jwk"] == "" {
 		t.Error("the pending version was promoted, though its proof could not be stored")
@@ -415,13 +416,13 @@ func TestScalingPastTheSizeOfAnEntry(t *testing.T) {
 		t.Error("the log does not say that it failed")
 	}
 	m.storage.onEach(nil)
-	m.tend(t.Context())
+	m.maintainer.pass(t.Context())
 	if m.read("keys/main")["pending_public_jwk"] != "" {
 		t.Error("the pending version is not promoted, though its proof can be stored")
 	}
 }
 
-// perOne gives what one of many things takes of the heap.
+// perOne returns how many bytes of the heap one of many things takes.
 func perOne(many int, make func() (keep any)) float64 {
 	used := func() float64 {
 		var stats runtime.MemStats
@@ -442,7 +443,7 @@ func perOne(many int, make func() (keep any)) float64 {
 func TestScalingOfMemoryAndStorage(t *testing.T) {
 	const clientID, accessTokenSize = "0f6d6d2a-7a4c-4d5e-9a51-3a1c5b1d2e3f", 1000
 	clock := newTestClock()
-	key, err := generatePrivateKey(algorithmRS384, 3072)
+	key, err := privatekey.Generate(algorithmRS384, 3072)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -465,7 +466,7 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 				return tokencache.Minted[*token]{RequestedAt: clock.now(), Lifetime: simulatedLife, MinTTL: simulatedMargin,
 					Value: &token{
 						accessToken: strings.Repeat("x", accessTokenSize), tokenType: strings.Clone("Bearer"),
-						clientID: strings.Clone(clientID), keyID: strings.Clone(version.KeyID), keyName: strings.Clone("main"),
+						clientID: strings.Clone(clientID), kid: strings.Clone(version.KID), keyName: strings.Clone("main"),
 						expireTime: formatTime(clock.wall()), mintTime: formatTime(clock.wall()),
 					}}, nil
 			}})
@@ -483,7 +484,7 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 	openKey := perOne(500, func() any {
 		opened := &openKeys{}
 		for n := range 500 {
-			if _, err := opened.open(fmt.Sprintf("key-%d", n), version.PrivateKey, opened.generation()); err != nil {
+			if _, err := opened.open(fmt.Sprintf("key-%d", n), version.PrivateKey, func() bool { return true }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -516,15 +517,15 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 	const users = 100
 	m := newInstallation(t, 1, users)
 	learned := func() float64 { // of each client ID, in the one entry for the key
-		m.tend(t.Context())
-		return float64(len(m.storage.snapshot()[acceptanceStoragePrefix+"main"])) / users
+		m.maintainer.pass(t.Context())
+		return float64(len(m.storage.snapshot()[clientsStoragePrefix+"main"])) / users
 	}
 	for n := range users {
 		m.read(fmt.Sprintf("token/role-%d", n))
 	}
 	proved := learned()
 	m.write("keys/main/rotate", nil)
-	refused := learned()
+	rejected := learned()
 	m.manage()
 	managed := learned()
 
@@ -548,17 +549,17 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 | so many rotations fill an entry of 1 MiB | %s |
 | public JWK of one version (RS384, 3072 bits) | %s bytes |
 | storage, in one entry for a key, of each client ID that has used it | %s bytes |
-| the same, while Redox refuses a pending version | %s bytes |
+| the same, while Redox rejects a pending version | %s bytes |
 | the same, with `+"`registration=platform`"+` as well | %s bytes |
 | so many client IDs of one key fill an entry of 1 MiB | %s |
-| the same, while Redox refuses a pending version | %s |
+| the same, while Redox rejects a pending version | %s |
 | the same, with `+"`registration=platform`"+` as well | %s |
 | so many public JWKs (RS384, 3072 bits) fill 64 KiB | %s |`,
 		about(mounted), thousands(accessTokenSize), about(token), about(openKey),
 		about(size(&role{ClientID: clientID})), about(size(k)), about(destroyed),
-		about(entry/destroyed), about(float64(len(sets[0].compact()))),
-		about(proved), about(refused), about(managed), about(entry/proved), about(entry/refused), about(entry/managed),
-		about(64<<10/float64(len(sets[0].compact()))))
+		about(entry/destroyed), about(float64(len(sets[0].Compact()))),
+		about(proved), about(rejected), about(managed), about(entry/proved), about(entry/rejected), about(entry/managed),
+		about(64<<10/float64(len(sets[0].Compact()))))
 
 	text, err := os.ReadFile(scalingPage)
 	if err != nil {
@@ -580,7 +581,7 @@ func about(n float64) string {
 	return thousands(math.Round(n/step) * step)
 }
 
-// near says whether two texts are the same but for numbers, which are off by a quarter at most.
+// near reports whether two texts are the same but for numbers, which are off by a quarter at most.
 func near(t *testing.T, page, made string) bool {
 	t.Helper()
 	numbers := regexp.MustCompile(`[\d,.]*\d`)

@@ -9,7 +9,6 @@ import (
 	"crypto"
 	"encoding/gob"
 	"encoding/json"
-	"encoding/pem"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -29,6 +28,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/leakcheck"
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
@@ -43,7 +43,7 @@ func (m *mount) searchNow(scanner *leakcheck.Scanner, what string, text []byte) 
 	}
 }
 
-// metricsText gives the metrics as a scraper gets them.
+// metricsText returns the metrics as a scraper gets them.
 func (m *mount) metricsText() []byte {
 	m.t.Helper()
 	text, _ := m.read("metrics")[logical.HTTPRawBody].([]byte)
@@ -71,7 +71,7 @@ func TestEchoedAssertions(t *testing.T) {
 			} {
 				_, _ = m.request(r.operation, r.path, r.data)
 			}
-			m.tendNow()
+			m.passNow()
 			received := echo.Received()
 			if len(received) < 3 {
 				t.Fatalf("only %d assertions were sent", len(received))
@@ -81,7 +81,7 @@ func TestEchoedAssertions(t *testing.T) {
 			}
 			stored := slices.Collect(maps.Values(m.storage.snapshot()))
 			said := strings.Join(append(stored, m.announced()), "\n")
-			for _, v := range must(loadKey(t.Context(), m.storage, "main")).Versions { // where private keys may be
+			for _, v := range must(m.store.key(t.Context(), "main")).Versions { // where private keys may be
 				said = strings.ReplaceAll(said, string(must(json.Marshal(v.PrivateKey))), "")
 			}
 			m.searchNow(m.scanner, "afterwards", append(m.metricsText(), said...))
@@ -104,7 +104,7 @@ func TestEchoedPlatformTokens(t *testing.T) {
 		before := len(echo.Received())
 		_, _ = m.request(logical.UpdateOperation, "keys/main/register", nil)
 		_, _ = m.request(logical.ReadOperation, "keys/main", nil)
-		m.tendNow()
+		m.passNow()
 		received := echo.Received()[before:]
 		if len(received) == 0 {
 			t.Fatalf("%s: no token was sent", way)
@@ -116,14 +116,12 @@ func TestEchoedPlatformTokens(t *testing.T) {
 	}
 }
 
-// everyKind makes keys of every kind that the engine holds, in every state, and gives the names of the entries that hold
-// private keys: those of the moment, and those of any time.
+// everyKind makes keys of every kind that the engine holds, in every state.
 func (m *mount) everyKind() {
 	m.t.Helper()
 	m.write("keys/rsa", fields{"rsa_bits": 2048})
 	m.write("keys/rsa/rotate", nil)
-	der := must(must(newPrivateKey(outsideEC())).seal()).bytes()
-	m.write("keys/brought/import", fields{privateKeyField: string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))})
+	m.write("keys/brought/import", fields{privateKeyField: pkcs8Text(outsideEC())})
 	m.read("wrapping_key")
 	m.write("roles/team", fields{"leased": true})
 	m.read("token/team")
@@ -133,7 +131,7 @@ func (m *mount) everyKind() {
 	m.write("check", nil)
 	m.write("keys/main/activate", fields{"force": true})
 	m.write("keys/main/retire", fields{"version": 1, "destroy_now": true})
-	m.tendNow()
+	m.passNow()
 }
 
 // TestPrivateKeysHaveOnePlace: of all entries that are ever stored, only keys/… and wrapping_key hold bytes of a private
@@ -156,48 +154,29 @@ func TestPrivateKeysHaveOnePlace(t *testing.T) {
 	if got := slices.Sorted(maps.Keys(holding)); !slices.Equal(got, want) {
 		t.Errorf("private keys are stored in %v, not in %v", got, want)
 	}
-	for _, prefix := range []string{configStorageKey, rolesStoragePrefix, acceptanceStoragePrefix} {
+	for _, prefix := range []string{configStorageKey, rolesStoragePrefix, clientsStoragePrefix} {
 		if !slices.ContainsFunc(written, func(e logical.StorageEntry) bool { return strings.HasPrefix(e.Key, prefix) }) {
 			t.Errorf("nothing was stored at %s: there was nothing to search", prefix)
 		}
 	}
 }
 
-// storedKeys gives a scanner that knows every private key in stored entries.
+// storedKeys returns a scanner that knows every private key in stored entries.
 func storedKeys(t testing.TB, entries []logical.StorageEntry) *leakcheck.Scanner {
 	t.Helper()
 	scanner := leakcheck.New()
 	for _, entry := range entries {
-		var sealed []sealedPrivateKey
-		switch {
-		case entry.Key == wrappingKeyStorage:
-			stored := &wrappingKey{}
-			if err := json.Unmarshal(entry.Value, stored); err != nil {
-				t.Fatal(err)
-			}
-			sealed = append(sealed, stored.PrivateKey)
-		case strings.HasPrefix(entry.Key, keysStoragePrefix):
-			stored := &signingKey{}
-			if err := json.Unmarshal(entry.Value, stored); err != nil {
-				t.Fatal(err)
-			}
-			for _, v := range stored.Versions {
-				sealed = append(sealed, v.PrivateKey)
-			}
+		if entry.Key != wrappingKeyStorage && !strings.HasPrefix(entry.Key, keysStoragePrefix) {
+			continue
 		}
-		for _, s := range sealed {
-			if len(s.bytes()) == 0 {
-				continue // destroyed
-			}
-			if err := scanner.AddKey(entry.Key, must(s.open()).key); err != nil {
-				t.Fatal(err)
-			}
+		if _, err := scanner.AddStored(entry.Key, string(entry.Value)); err != nil {
+			t.Fatal(err)
 		}
 	}
 	return scanner
 }
 
-// withoutPrivateKeys gives a stored entry without its members private_key.
+// withoutPrivateKeys returns a stored entry without its members private_key.
 func withoutPrivateKeys(t testing.TB, entry []byte) []byte {
 	t.Helper()
 	var value any
@@ -225,8 +204,7 @@ func withoutPrivateKeys(t testing.TB, entry []byte) []byte {
 // TestStorageFailsWithKeysInHand: a storage that fails when a key was just made, brought or read makes the engine say
 // nothing of it.
 func TestStorageFailsWithKeysInHand(t *testing.T) {
-	der := must(must(newPrivateKey(outsideEC())).seal()).bytes()
-	brought := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	brought := pkcs8Text(outsideEC())
 	for _, r := range []storageRequest{
 		{logical.UpdateOperation, "keys/new", fields{"algorithm": algorithmES384}},
 		{logical.UpdateOperation, "keys/new", fields{"rsa_bits": 2048}},
@@ -269,7 +247,7 @@ func TestUnreadableEntriesAreNotQuoted(t *testing.T) {
 	m.everyKind()
 	scanner := storedKeys(t, m.storage.written())
 	good := m.storage.snapshot()
-	held := string(must(json.Marshal(must(loadKey(t.Context(), m.storage, "rsa")).newest().PrivateKey)))
+	held := string(must(json.Marshal(must(m.store.key(t.Context(), "rsa")).newest().PrivateKey)))
 	for key, entry := range good {
 		for _, broken := range []string{
 			entry[:len(entry)*2/3],
@@ -290,7 +268,7 @@ func TestUnreadableEntriesAreNotQuoted(t *testing.T) {
 			for _, path := range []string{"keys/main/rotate", "keys/rsa/activate", "keys/brought/register", "check/team", "assertion"} {
 				_, _ = m.request(logical.UpdateOperation, path, nil)
 			}
-			m.tendNow()
+			m.passNow()
 			for key, value := range good {
 				m.plant(key, value)
 			}
@@ -303,7 +281,7 @@ func TestUnreadableEntriesAreNotQuoted(t *testing.T) {
 // themselves, too, get no byte of a key.
 func TestOtherEncodingsHoldNoPrivateKey(t *testing.T) {
 	for _, outside := range []crypto.Signer{outsideRSA(), outsideEC()} {
-		key := must(newPrivateKey(outside))
+		key := brought(outside)
 		version := must(newKeyVersion(key, "", true, time.Now()))
 		scanner := leakcheck.New()
 		if err := scanner.AddKey("outside", outside); err != nil {
@@ -311,7 +289,8 @@ func TestOtherEncodingsHoldNoPrivateKey(t *testing.T) {
 		}
 		for name, value := range map[string]any{
 			"key": key, "key as value": *key, "sealed": version.PrivateKey, "version": version,
-			"signing key": &signingKey{Versions: []keyVersion{*version}}, "client": &client{version: version, key: key},
+			"signing key": &signingKey{Versions: []keyVersion{*version}}, "resolved": &resolved{key: &keySnapshot{signingKey: &signingKey{Versions: []keyVersion{*version}}}},
+
 			"open keys": &openKeys{byName: map[string][]openKey{"main": {{version.PrivateKey, key}}}},
 		} {
 			var encoded bytes.Buffer
@@ -331,20 +310,22 @@ func TestOtherEncodingsHoldNoPrivateKey(t *testing.T) {
 // crashes are ways in which the plugin could crash with a key in its hands. The scanner is to learn the keys first.
 var crashes = map[string]func(m *mount){
 	"a key is the reason": func(m *mount) {
-		panic(must(loadKey(context.Background(), m.storage, "main")).newest().PrivateKey)
+		panic(must(m.store.key(context.Background(), "main")).newest().PrivateKey)
 	},
 	"an opened key is the reason": func(m *mount) {
-		panic(must(must(loadKey(context.Background(), m.storage, "main")).newest().PrivateKey.open()))
+		panic(must(must(m.store.key(context.Background(), "main")).newest().PrivateKey.Open()))
 	},
 	"a value with the key inside is the reason": func(m *mount) {
-		panic(must(m.resolve(context.Background(), m.storage, "")))
+		panic(must(m.minter.resolve(context.Background(), "")))
 	},
 	"a text made of the key is the reason": func(m *mount) {
-		c := must(m.resolve(context.Background(), m.storage, ""))
-		panic(fmt.Sprintf("%v %+v %#v %s", c.key, c.signingKey, c.version, must(c.key.seal())))
+		c := must(m.minter.resolve(context.Background(), ""))
+		key := must(m.keys.open(c.key.signingKey, c.next(nil), c.generation))
+		panic(fmt.Sprintf("%v %+v %#v %s", key, c.key.signingKey, c.next(nil), must(key.Seal())))
 	},
 	"an error made of the key is the reason": func(m *mount) {
-		panic(fmt.Errorf("failed: %v", must(m.resolve(context.Background(), m.storage, "")).key))
+		c := must(m.minter.resolve(context.Background(), ""))
+		panic(fmt.Errorf("failed: %v", must(m.keys.open(c.key.signingKey, c.next(nil), c.generation))))
 	},
 	"storage crashes when it is to take a key": func(m *mount) {
 		m.storage.onEach(func(operation, _ string) error {
@@ -361,7 +342,7 @@ var crashes = map[string]func(m *mount){
 		m.write("token", nil)
 	},
 	"a lock is let go of twice": func(m *mount) {
-		m.openKeys.mu.Unlock() // which no recover catches
+		m.keys.opened.mu.Unlock() // which no recover catches
 	},
 }
 
@@ -375,7 +356,7 @@ func TestCrashes(t *testing.T) {
 		m := newReadyMount(t)
 		m.write("assertion", nil)
 		m.read("token")
-		text := must(json.Marshal(must(loadKey(t.Context(), m.storage, "main")).newest().PrivateKey))
+		text := must(json.Marshal(must(m.store.key(t.Context(), "main")).newest().PrivateKey))
 		if _, err := os.Stdout.Write(append([]byte(keyMark), append(text, '\n')...)); err != nil {
 			t.Fatal(err)
 		}
@@ -400,12 +381,12 @@ func TestCrashes(t *testing.T) {
 			}
 			_, after, found := strings.Cut(stdout.String(), keyMark)
 			line, _, _ := strings.Cut(after, "\n")
-			var sealed sealedPrivateKey
+			var sealed privatekey.Sealed
 			if !found || json.Unmarshal([]byte(line), &sealed) != nil {
 				t.Fatal("the key is not known")
 			}
 			scanner := leakcheck.New()
-			if err := scanner.AddKey("main", must(sealed.open()).key); err != nil {
+			if err := scanner.AddKey("main", must(storedPrivateKey(sealed))); err != nil {
 				t.Fatal(err)
 			}
 			if found := scanner.Scan(stderr.Bytes()); len(found) > 0 {

@@ -136,7 +136,7 @@ func TestStorageHoldsNoToken(t *testing.T) {
 	}
 	secrets = append(secrets, fmt.Sprint(m.write("assertion", nil)["client_assertion"]))
 	m.write("check", nil)
-	m.tendNow()
+	m.passNow()
 	for _, stored := range m.storage.written() {
 		for _, secret := range secrets {
 			if secret == "" || strings.Contains(string(stored.Value), secret) {

@@ -15,12 +15,9 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
-	"math/big"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,18 +29,27 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/leakcheck"
+	"vault-plugin-secrets-redox/internal/privatekey"
+	"vault-plugin-secrets-redox/internal/testkeys"
 )
 
 // fields is what a request or an answer holds.
 type fields = map[string]any
 
-// Keys as somebody made them outside Vault. Each is made once, since an RSA key takes a while.
+// Keys as somebody made them outside Vault, and the forms they are brought in.
 var (
-	outsideRSA      = once(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
-	otherOutsideRSA = once(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
-	outsideEC       = once(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) })
-	otherOutsideEC  = once(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) })
+	outsideRSA, outsideEC = testkeys.RSA, testkeys.EC
+	otherOutsideEC        = testkeys.OtherEC
+	pemText, pkcs8Text    = testkeys.PEM, testkeys.PKCS8
+	jwkMembers, changed   = testkeys.JWK, testkeys.Changed
 )
+
+const (
+	algorithmRS384 = privatekey.RS384
+	algorithmES384 = privatekey.ES384
+)
+
+var algorithms = privatekey.Algorithms()
 
 func once[T any](make func() (T, error)) func() T {
 	return sync.OnceValue(func() T { return must(make()) })
@@ -57,38 +63,13 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-func pemText(kind string, der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+// brought returns a key that was made outside Vault as the engine holds it once it was imported.
+func brought(key crypto.PrivateKey) *privatekey.Key {
+	imported, _, err := privatekey.Parse(pkcs8Text(key))
+	return must(imported, err)
 }
 
-func pkcs8Text(key crypto.PrivateKey) string {
-	return pemText("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key)))
-}
-
-// jwkMembers gives a JWK, private or public as the key is, as go-jose writes it.
-func jwkMembers(key any) map[string]any {
-	var members map[string]any
-	if err := json.Unmarshal(must(jose.JSONWebKey{Key: key}.MarshalJSON()), &members); err != nil {
-		panic(err)
-	}
-	return members
-}
-
-// changed gives a copy of a JWK with other members; nil takes a member away.
-func changed(members, changes map[string]any) map[string]any {
-	members = maps.Clone(members)
-	for name, value := range changes {
-		if members[name] = value; value == nil {
-			delete(members, name)
-		}
-	}
-	return members
-}
-
-// base64urlUInt is Base64urlUInt (RFC 7518 section 2).
-func base64urlUInt(n *big.Int) string { return base64.RawURLEncoding.EncodeToString(n.Bytes()) }
-
-// verified gives header and claims of an assertion whose signature go-jose verifies with a published key.
+// verified returns header and claims of an assertion whose signature go-jose verifies with a published key.
 func verified(t *testing.T, assertion string, key jose.JSONWebKey) (header, claims map[string]any) {
 	t.Helper()
 	parsed, err := jwt.ParseSigned(assertion, []jose.SignatureAlgorithm{jose.RS384, jose.ES384})
@@ -105,7 +86,7 @@ func verified(t *testing.T, assertion string, key jose.JSONWebKey) (header, clai
 	return header, claims
 }
 
-// publishedKey gives the key with the kid from the published JWK Set.
+// publishedKey returns the key with the kid from the published JWK Set.
 func (m *mount) publishedKey(kid string) jose.JSONWebKey {
 	m.t.Helper()
 	set := m.jwks("jwks")
@@ -217,8 +198,8 @@ func TestAssertionIsNeverTheSameTwice(t *testing.T) {
 // What a careless programmer might do with a key must not show it.
 func TestPrivateKeysNeverPrintThemselves(t *testing.T) {
 	for _, outside := range []crypto.Signer{outsideRSA(), outsideEC()} {
-		key := must(newPrivateKey(outside))
-		sealed := must(key.seal())
+		key := brought(outside)
+		sealed := must(key.Seal())
 		version := must(newKeyVersion(key, "", true, time.Now()))
 		if text := fmt.Sprintf("%v %+v %#v %s %d", key, key, key, sealed, sealed); text !=
 			"[private key] [private key] [private key] [sealed private key] [sealed private key]" {
@@ -230,24 +211,24 @@ func TestPrivateKeysNeverPrintThemselves(t *testing.T) {
 		}
 
 		type hidden struct { // fmt can't call the methods of what is in unexported fields
-			key    *privateKey
-			value  privateKey
-			sealed sealedPrivateKey
-			list   []sealedPrivateKey
+			key    *privatekey.Key
+			value  privatekey.Key
+			sealed privatekey.Sealed
+			list   []privatekey.Sealed
 		}
 		printed := fields{
 			"key":               key,
 			"key as value":      *key,
-			"keys":              []*privateKey{key},
+			"keys":              []*privatekey.Key{key},
 			"sealed":            sealed,
 			"sealed by pointer": &sealed,
-			"list of sealed":    []sealedPrivateKey{sealed},
-			"map of sealed":     map[string]sealedPrivateKey{"a": sealed},
+			"list of sealed":    []privatekey.Sealed{sealed},
+			"map of sealed":     map[string]privatekey.Sealed{"a": sealed},
 			"version":           version,
 			"signing key":       &signingKey{Versions: []keyVersion{*version}},
-			"unexported":        hidden{key, *key, sealed, []sealedPrivateKey{sealed}},
+			"unexported":        hidden{key, *key, sealed, []privatekey.Sealed{sealed}},
 			"opened":            openKey{sealed, key},
-			"client":            &client{version: version, key: key},
+			"resolved":          &resolved{key: &keySnapshot{signingKey: &signingKey{Versions: []keyVersion{*version}}}},
 			"any":               struct{ A, B any }{key, sealed},
 		}
 		var output bytes.Buffer
@@ -265,7 +246,7 @@ func TestPrivateKeysNeverPrintThemselves(t *testing.T) {
 
 		// JSON is what storing takes, so it shows sealed keys, and nothing else.
 		structured := hclog.New(&hclog.LoggerOptions{Output: &output, JSONFormat: true})
-		for _, value := range []any{key, *key, []*privateKey{key}, struct{ Key *privateKey }{key}} {
+		for _, value := range []any{key, *key, []*privatekey.Key{key}, struct{ Key *privatekey.Key }{key}} {
 			output.Write(must(json.Marshal(value)))
 			structured.Error("failed", "key", value)
 		}
@@ -273,48 +254,6 @@ func TestPrivateKeysNeverPrintThemselves(t *testing.T) {
 			t.Errorf("errors, logs or JSON show %v", found)
 		}
 	}
-}
-
-// An error means that there is no key. A key that was read comes back the same from where it is stored.
-func FuzzParsePrivateKey(f *testing.F) {
-	for _, seed := range slices.Concat(importable(), refusable()) {
-		if text, ok := seed.input.(string); ok {
-			f.Add(text)
-		} else if text, err := json.Marshal(seed.input); err == nil {
-			f.Add(string(text))
-		}
-	}
-	f.Fuzz(func(t *testing.T, input string) {
-		key, kid, err := parsePrivateKey(input)
-		if err != nil {
-			if user := (*userError)(nil); !errors.As(err, &user) || user.field != privateKeyField {
-				t.Errorf("the error %v does not name the field", err)
-			}
-			if key != nil || kid != "" {
-				t.Error("there is an error, and a key")
-			}
-			return
-		}
-		if !slices.Contains(algorithms, key.algorithm) {
-			t.Errorf("the key is for algorithm %q", key.algorithm)
-		}
-		stored, err := json.Marshal(must(key.seal()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var sealed sealedPrivateKey
-		if err := json.Unmarshal(stored, &sealed); err != nil {
-			t.Fatal(err)
-		}
-		opened, err := sealed.open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		equal := opened.key.(interface{ Equal(crypto.PrivateKey) bool }).Equal(key.key)
-		if !equal || opened.algorithm != key.algorithm {
-			t.Error("the key came back from storage as another one")
-		}
-	})
 }
 
 // A stored private key that can't be used is a fault of the storage, not of the request, and the error says which it is.
@@ -328,11 +267,13 @@ func TestUnusableStoredPrivateKey(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newReadyMount(t)
-			k, err := loadKey(context.Background(), m.storage.inner, "main")
+			k, err := newStore(m.storage.inner).key(context.Background(), "main")
 			if err != nil {
 				t.Fatal(err)
 			}
-			k.Versions[0].PrivateKey = sealedDER(private)
+			if err := json.Unmarshal(must(json.Marshal(private)), &k.Versions[0].PrivateKey); err != nil {
+				t.Fatal(err)
+			}
 			m.plant("keys/main", string(must(json.Marshal(k))))
 			m.restart()
 			status, err := m.failed(logical.UpdateOperation, "assertion", nil)
@@ -355,9 +296,9 @@ func TestParsedKeysGoWithTheirKey(t *testing.T) {
 		m.remove("keys/main")
 	}
 	kept := func() int {
-		m.openKeys.mu.Lock()
-		defer m.openKeys.mu.Unlock()
-		return len(m.openKeys.byName["main"])
+		m.keys.opened.mu.Lock()
+		defer m.keys.opened.mu.Unlock()
+		return len(m.keys.opened.byName["main"])
 	}
 
 	create()
@@ -400,25 +341,31 @@ func signRaw(key crypto.Signer) (err error) {
 	return err
 }
 
+// rawKey returns a new key for the algorithm, as crypto/rsa or crypto/ecdsa has it.
+func rawKey(algorithm string) crypto.Signer {
+	if algorithm == algorithmRS384 {
+		return must(rsa.GenerateKey(rand.Reader, defaultRSABits))
+	}
+	return must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
+}
+
 // What signing costs, beside the signature alone.
 func BenchmarkSign(b *testing.B) {
 	claims := assertionClaims{clientID: "client-1", audience: "https://api.redoxengine.com/v2/auth/token", kid: "kid",
 		now: time.Now(), backdate: 30 * time.Second, lifetime: 120 * time.Second}
 	for _, algorithm := range algorithms {
-		key, err := generatePrivateKey(algorithm, defaultRSABits)
-		if err != nil {
-			b.Fatal(err)
-		}
+		raw := rawKey(algorithm)
+		key := brought(raw)
 		b.Run(algorithm+"/assertion", func(b *testing.B) {
 			for b.Loop() {
-				if _, err := key.sign(claims); err != nil {
+				if _, err := signAssertion(key, claims); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
 		b.Run(algorithm+"/signature", func(b *testing.B) {
 			for b.Loop() {
-				if err := signRaw(key.key); err != nil {
+				if err := signRaw(raw); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -4,13 +4,10 @@
 package main
 
 import (
-	"context"
-	"crypto/x509"
-	"errors"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
+	"vault-plugin-secrets-redox/internal/jwk"
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
@@ -37,9 +34,9 @@ type signingKey struct {
 type keyVersion struct {
 	rotation.Version
 
-	Algorithm  string           `json:"algorithm"`
-	PublicKey  []byte           `json:"public_key"` // PKIX DER
-	PrivateKey sealedPrivateKey `json:"private_key"`
+	Algorithm  string            `json:"algorithm"`
+	PublicKey  []byte            `json:"public_key"` // PKIX DER
+	PrivateKey privatekey.Sealed `json:"private_key"`
 }
 
 // How Redox learns of a public key.
@@ -53,7 +50,7 @@ func defaultKey() *signingKey {
 	return &signingKey{Registration: registrationManual, RetireGrace: 24 * time.Hour}
 }
 
-// records gives the versions without their keys, as internal/rotation takes them.
+// records returns the versions without their keys, as internal/rotation takes them.
 func (k *signingKey) records() []rotation.Version {
 	records := make([]rotation.Version, len(k.Versions))
 	for i := range k.Versions {
@@ -62,25 +59,30 @@ func (k *signingKey) records() []rotation.Version {
 	return records
 }
 
-// setRecords takes what internal/rotation gave for records. The private keys of destroyed versions go.
+// rotationKey returns the key as internal/rotation takes it, given what is known of its clients.
+func (k *signingKey) rotationKey(clients rotation.Clients) rotation.Key {
+	return rotation.Key{Versions: k.records(), Clients: clients, Grace: k.RetireGrace}
+}
+
+// setRecords replaces the public records of the versions by newer ones. The private keys of destroyed versions go.
 func (k *signingKey) setRecords(records []rotation.Version) {
 	for i := range k.Versions {
 		k.Versions[i].Version = records[i]
 		if !records[i].Held() {
-			k.Versions[i].PrivateKey = sealedPrivateKey{}
+			k.Versions[i].PrivateKey = privatekey.Sealed{}
 		}
 	}
 }
 
-// in gives the version in a state, nil when there is none.
+// in returns the version in a state, nil when there is none. Of several retired ones it is the newest.
 func (k *signingKey) in(state rotation.State) *keyVersion {
-	if v := rotation.Find(k.records(), state); v != nil {
+	if v, found := k.rotationKey(rotation.Clients{}).Find(state); found {
 		return k.version(v.Number)
 	}
 	return nil
 }
 
-// version gives a version by its number, nil when there is none.
+// version returns a version by its number, nil when there is none.
 func (k *signingKey) version(number int) *keyVersion {
 	for i := range k.Versions {
 		if k.Versions[i].Number == number {
@@ -90,117 +92,55 @@ func (k *signingKey) version(number int) *keyVersion {
 	return nil
 }
 
-// newest gives the version made last. A key has at least one.
+// newest returns the version made last. A key has at least one.
 func (k *signingKey) newest() *keyVersion { return &k.Versions[len(k.Versions)-1] }
 
-// jwk gives a version's public JWK.
-func (k *signingKey) jwk(v *keyVersion) (*publicJWK, error) {
-	public, err := x509.ParsePKIXPublicKey(v.PublicKey)
+// jwk returns a version's public JWK. An entry whose public key can't be read is an unusableEntry.
+func (k *signingKey) jwk(v *keyVersion) (*jwk.Public, error) {
+	public, err := jwk.FromPKIX(v.PublicKey, v.KID)
 	if err != nil {
 		return nil, unreadableEntry(keysStoragePrefix + k.name)
 	}
-	jwk, err := newPublicJWK(public, v.KeyID)
-	if err != nil {
-		return nil, unreadableEntry(keysStoragePrefix + k.name)
-	}
-	return jwk, nil
+	return public, nil
 }
 
-// rsaBits is the size of the modulus, 0 for EC keys.
+// rsaBits returns the size of the modulus in bits, 0 for EC keys and for a public key that can't be read.
 func (v *keyVersion) rsaBits() int {
-	public, err := x509.ParsePKIXPublicKey(v.PublicKey)
+	public, err := jwk.FromPKIX(v.PublicKey, v.KID)
 	if err != nil {
 		return 0
 	}
-	return rsaSize(public)
+	return public.RSABits()
 }
 
 // newKeyVersion records a key pair; its place among the versions is not decided yet. An empty kid stands for the
-// thumbprint.
-func newKeyVersion(key *privateKey, kid string, imported bool, now time.Time) (*keyVersion, error) {
-	jwk, err := newPublicJWK(key.public(), kid)
+// thumbprint (RFC 7638).
+func newKeyVersion(key *privatekey.Key, kid string, imported bool, now time.Time) (*keyVersion, error) {
+	described, err := jwk.New(key.Public(), kid)
 	if err != nil {
 		return nil, err
 	}
-	public, err := x509.MarshalPKIXPublicKey(key.public())
+	public, err := jwk.MarshalPKIX(key.Public())
 	if err != nil {
-		return nil, errors.New("the public key can't be encoded")
+		return nil, err
 	}
-	private, err := key.seal()
+	private, err := key.Seal()
 	if err != nil {
 		return nil, err
 	}
 	return &keyVersion{
-		Version:   rotation.Version{KeyID: jwk.KeyID, Imported: imported, CreatedTime: now.UTC()},
-		Algorithm: key.algorithm, PublicKey: public, PrivateKey: private,
+		Version:   rotation.Version{KID: described.KID, Imported: imported, CreatedTime: now.UTC()},
+		Algorithm: key.Algorithm(), PublicKey: public, PrivateKey: private,
 	}, nil
 }
 
 // add appends a version: pending, or active where no other is.
 func (k *signingKey) add(v *keyVersion, cause string) (rotation.Transition, error) {
-	records, transition, err := rotation.Add(k.records(), v.Version, cause)
+	next, transitions, err := k.rotationKey(rotation.Clients{}).Apply(rotation.Add{Version: v.Version, Cause: cause}, v.CreatedTime)
 	if err != nil {
-		return transition, err
+		return rotation.Transition{}, err
 	}
 	k.Versions = append(k.Versions, *v)
-	k.setRecords(records)
-	return transition, nil
-}
-
-// loadKey reads a signing key, nil when there is none.
-func loadKey(ctx context.Context, storage logical.Storage, name string) (*signingKey, error) {
-	if err := checkName("name", name); err != nil {
-		return nil, err
-	}
-	k := defaultKey()
-	k.name = name
-	found, err := readEntry(ctx, storage, keysStoragePrefix+name, k)
-	if err != nil || !found {
-		return nil, err
-	}
-	if len(k.Versions) == 0 {
-		return nil, unreadableEntry(keysStoragePrefix + name)
-	}
-	return k, nil
-}
-
-// requireKey refuses a reference to a key that does not exist. The empty name refers to none.
-func requireKey(ctx context.Context, storage logical.Storage, name string) error {
-	if name == "" {
-		return nil
-	}
-	_, err := existingKey(ctx, storage, "key", name)
-	return err
-}
-
-// existingKey is loadKey for a field that has to name a key.
-func existingKey(ctx context.Context, storage logical.Storage, field, name string) (*signingKey, error) {
-	k, err := loadKey(ctx, storage, name)
-	if err == nil && k == nil {
-		err = fieldError(field, "create it first with a write to keys/"+name, "there is no signing key named %q", name)
-	}
-	return k, err
-}
-
-// requireFreeKeyID refuses a kid that a key of this mount has: Redox tells keys apart by it.
-func requireFreeKeyID(ctx context.Context, storage logical.Storage, kid string) error {
-	names, err := storage.List(ctx, keysStoragePrefix)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		k, err := loadKey(ctx, storage, name)
-		if err != nil {
-			return err
-		}
-		if k == nil {
-			continue
-		}
-		for _, v := range k.Versions {
-			if v.KeyID == kid {
-				return fieldError("kid", "give another kid", "key %q has this kid", name)
-			}
-		}
-	}
-	return nil
+	k.setRecords(next.Versions)
+	return transitions[0], nil
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -34,6 +35,13 @@ var goldenEntries = map[string]string{
 
 // goldenKeyBeforeRotation is a key as it was stored before keys could be rotated. The same throw-away key.
 const goldenKeyBeforeRotation = "testdata/entries/v1-key-before-rotation.json"
+
+// goldenRotation is a key after a rotation with what was learned of its clients, as version 1 of the schema stores them.
+// See rotatedMount for what has happened to it; it has throw-away keys.
+var goldenRotation = map[string]string{
+	keysStoragePrefix + "main":    "testdata/entries/v1-key-rotated.json",
+	clientsStoragePrefix + "main": "testdata/entries/v1-acceptance.json",
+}
 
 func (m *mount) plantGoldenEntries() {
 	m.t.Helper()
@@ -75,8 +83,8 @@ func TestGoldenEntriesLoadAndWork(t *testing.T) {
 	m.write("keys/main", map[string]any{"deletion_allowed": false}) // makes the secrets' search know it, too
 	m.write("roles/team", map[string]any{"jku": nil})
 	data := m.read("token/team")
-	if data["client_id"] != "client-2" || data["key_id"] != "golden-kid" || data["scope"] != "fhir:write" {
-		t.Errorf("the token is told to be of %v, %v, %v", data["client_id"], data["key_id"], data["scope"])
+	if data["client_id"] != "client-2" || data["kid"] != "golden-kid" || data["scope"] != "fhir:write" {
+		t.Errorf("the token is told to be of %v, %v, %v", data["client_id"], data["kid"], data["scope"])
 	}
 }
 
@@ -107,7 +115,101 @@ func TestStoredEntriesHaveTheFormOfTheGoldenOnes(t *testing.T) {
 	}
 }
 
-// members gives the names in a JSON object and in the objects of its arrays, sorted.
+// TestGoldenRotationLoadsAndWorks reads what was learned of a key's clients, and goes on from there.
+func TestGoldenRotationLoadsAndWorks(t *testing.T) {
+	m := newMount(t)
+	m.plantGoldenEntries()
+	for key, file := range goldenRotation {
+		m.plantFile(key, file)
+	}
+	key := m.read("keys/main")
+	if key["kid"] != "golden-kid-2" {
+		t.Errorf("kid %v is active", key["kid"])
+	}
+	const tokenURL = "https://token.example/token"
+	shown := map[string]any{}
+	for _, list := range []string{"users", "registrations"} {
+		for _, record := range key[list].([]any) {
+			for field, value := range record.(map[string]any) {
+				shown[fmt.Sprint(list, " ", record.(map[string]any)["client_id"], " ", field)] = value
+			}
+		}
+	}
+	for field, want := range map[string]any{
+		"users client-1 token_url": tokenURL, "users client-1 accepted_version": 2, "users client-1 accepted_kid": "golden-kid-2",
+		"users client-1 accepted_time": "2026-01-02T03:04:05Z", "users client-1 refused_version": nil,
+		"users client-2 token_url": tokenURL, "users client-2 accepted_version": 1, "users client-2 accepted_kid": "golden-kid-1",
+		"users client-2 accepted_time": "2026-01-02T13:04:05Z", "users client-2 refused_version": 2,
+		"users client-2 refused_since": "2026-01-02T13:04:05Z", "users client-2 last_tried_time": "2026-01-02T14:04:05Z",
+
+		"registrations client-1 token_url": tokenURL, "registrations client-1 kid": "golden-kid-2",
+		"registrations client-1 registered": true, "registrations client-1 problem": "",
+		"registrations client-2 token_url": tokenURL, "registrations client-2 kid": "golden-kid-2",
+		"registrations client-2 registered": false,
+	} {
+		if shown[field] != want {
+			t.Errorf("%s: %v, not %v", field, shown[field], want)
+		}
+	}
+	for field, begins := range map[string]string{
+		"users client-2 last_answer":     "Redox found no public key for this client_id and kid",
+		"registrations client-2 problem": "it was there and was taken away by somebody",
+	} {
+		if text, _ := shown[field].(string); !strings.HasPrefix(text, begins) {
+			t.Errorf("%s: %q", field, text)
+		}
+	}
+	for path, kid := range map[string]string{"assertion": "golden-kid-2", "assertion/team": "golden-kid-1"} {
+		if signed := m.write(path, nil)["kid"]; signed != kid {
+			t.Errorf("%s is signed with %v, not %s", path, signed, kid)
+		}
+	}
+
+	// With another token URL nobody is known to need version 1. It was retired at 03:04:05 and was used ten hours later.
+	m.write("config", map[string]any{"token_url": m.redox.URL})
+	m.write("keys/main", map[string]any{"registration": "manual", "platform_role": ""})
+	m.clock.advance(34*time.Hour - time.Minute)
+	m.passNow()
+	m.wantStates("main", "retired active")
+	m.clock.advance(time.Minute)
+	m.passNow()
+	m.wantStates("main", "destroyed active")
+}
+
+// rotatedMount is a mount whose key "main" was rotated. Both API keys had accepted version 2; ten hours later client-2
+// knew version 1 only, so that it minted with that again, and version 2 was rejected at each trial since.
+func rotatedMount(t *testing.T) *platformMount {
+	m := newPlatformMount(t)
+	m.write("keys/main", map[string]any{"retire_grace": "24h"})
+	first := m.read("keys/main")["public_jwk"]
+	m.setJWKs("client-2", first)
+	m.write("roles/team", map[string]any{"client_id": "client-2"})
+	m.read("token/team")
+	m.write("keys/main/rotate", map[string]any{"kid": "golden-kid-2"})
+	m.write("keys/main/activate", nil)
+	m.passNow() // sees that version 2 stays where it was registered
+	m.setJWKs("client-2", first)
+	m.clock.advance(10 * time.Hour)
+	m.write("token/team", nil)
+	m.clock.advance(time.Hour)
+	m.passNow()
+	return m
+}
+
+func TestStoredRotationHasTheFormOfTheGoldenOne(t *testing.T) {
+	m := rotatedMount(t)
+	for key, file := range goldenRotation {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := members(t, m.storage.snapshot()[key]), members(t, string(text)); !slices.Equal(got, want) {
+			t.Errorf("%s is stored with\n%v, but %s has\n%v", key, got, file, want)
+		}
+	}
+}
+
+// members returns the names in a JSON object and in the objects of its arrays, sorted.
 func members(t *testing.T, text string) []string {
 	t.Helper()
 	var names []string
@@ -325,15 +427,15 @@ func TestPrivateKeysAreSealWrapped(t *testing.T) {
 	m.read("token/team")
 	scanner := leakcheck.New()
 	for _, name := range []string{"main", "other"} {
-		k, err := loadKey(t.Context(), m.storage, name)
+		k, err := m.store.key(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		private, err := k.Versions[0].PrivateKey.open()
+		private, err := storedPrivateKey(k.Versions[0].PrivateKey)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := scanner.AddKey(name, private.key); err != nil {
+		if err := scanner.AddKey(name, private); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -419,6 +521,7 @@ func TestGoldenEntriesAreAllUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := append(slices.Collect(maps.Values(goldenEntries)), goldenKeyBeforeRotation)
+	used = slices.AppendSeq(used, maps.Values(goldenRotation))
 	slices.Sort(used)
 	if !slices.Equal(files, used) {
 		t.Errorf("there are %v, but used are %v", files, used)

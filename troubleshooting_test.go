@@ -112,7 +112,7 @@ func (p *textReader) findConstants(n ast.Node) bool {
 
 // failureArguments says which argument of a function says what is wrong.
 var failureArguments = map[string]int{
-	"fieldError": 2, "Warn": 0, "Error": 0, "logUnlessEnded": 1, "AddWarning": 0, "CodedError": 1, "New": 0, "Errorf": 0,
+	"fieldError": 2, "Warn": 0, "Error": 0, "failed": 1, "AddWarning": 0, "CodedError": 1, "New": 0, "Errorf": 0,
 }
 
 // findTexts looks at all the places where a text can stand. What is assigned to a cause or a problem says what is wrong,
@@ -125,7 +125,7 @@ func (p *textReader) findTexts(n ast.Node) bool {
 		if i, ok := failureArguments[name]; ok && i < len(n.Args) {
 			p.add(n.Args[i], failure)
 		}
-		if name == "refused" && p.redox { // tlsFailure's: kind, cause, action
+		if name == "tlsError" && p.redox { // tlsFailure's: kind, cause, action
 			p.add(n.Args[1], failure)
 		}
 	case *ast.KeyValueExpr:
@@ -237,7 +237,7 @@ var notQuoted = map[string][]string{
 		"the token had expired by the time",
 	},
 	"it can't happen, or nobody is left to read it": {
-		"JWK set can't be encoded", "the entry .+ can't be encoded", "the public key can't be encoded", "an unreadable expires_in",
+		"JWK set can't be encoded", "the entry .+ can't be encoded", "an unreadable expires_in",
 		"the token request was given up",
 	},
 }
@@ -264,7 +264,7 @@ func TestTroubleshootingQuotesEveryFailure(t *testing.T) {
 		switch {
 		case !text.failure,
 			// These check values and private keys, or are not part of what users see.
-			slices.Contains([]string{"fields.go", "signer.go", "path_keys_import.go", "rotation_times.go", "jwk.go", "main.go"}, file):
+			slices.Contains([]string{"fields.go", "signer.go", "path_keys_import.go", "rotation_times.go", "main.go"}, file):
 			continue
 		case regexp.MustCompile(text.pattern).MatchString(quoted):
 			failures++
@@ -382,7 +382,7 @@ var saidElsewhere = map[string]string{
 // TestTroubleshootingQuotesAreReal brings the engine to say what the page quotes, and compares word for word.
 func TestTroubleshootingQuotesAreReal(t *testing.T) {
 	said := strings.Join([]string{
-		sayRefusals(t), sayOfTLS(t), sayOfTime(t), sayOfSetup(t), sayOfStorage(t), sayOfRotation(t), sayOfPlatform(t), sayOfJWKS(t),
+		sayRejections(t), sayOfTLS(t), sayOfTime(t), sayOfSetup(t), sayOfStorage(t), sayOfRotation(t), sayOfPlatform(t), sayOfJWKS(t),
 	}, "\n")
 	for _, quote := range quotes(t) {
 		elsewhere := saidElsewhere[quote]
@@ -416,8 +416,8 @@ func (m *mount) try(operation logical.Operation, path string, data map[string]an
 // check asks for what is wrong now.
 func (m *mount) check() { m.try(logical.UpdateOperation, "check", nil) }
 
-// sayRefusals brings Redox, and what stands in front of it, to answer with errors and with what is no token.
-func sayRefusals(t *testing.T) string {
+// sayRejections brings Redox, and what stands in front of it, to answer with errors and with what is no token.
+func sayRejections(t *testing.T) string {
 	m := newReadyMount(t)
 	m.clock.advance(halfSecond)
 	m.write("config", fields{"max_retries": 0})
@@ -433,12 +433,12 @@ func sayRefusals(t *testing.T) string {
 		faults(sandbox.Faults{Reset: true}),
 	}
 	for _, words := range redoxWords(t) {
-		wrong = append(wrong, refusedAs(words))
+		wrong = append(wrong, rejectedAs(words))
 		if regexp.MustCompile(`^[a-z_]+$`).MatchString(words) {
 			wrong = append(wrong, faults(sandbox.Faults{Status: 400, Body: fmt.Sprintf(`{"error":%q,"error_description":"no"}`, words)}))
 		}
 	}
-	wrong = append(wrong, refusedAs("Unexpected typ claim value"), refusedAs("The moon is full"))
+	wrong = append(wrong, rejectedAs("Unexpected typ claim value"), rejectedAs("The moon is full"))
 	for _, status := range []int{201, 403, 405, 408, 429, 500} {
 		wrong = append(wrong, faults(sandbox.Faults{Status: status}))
 	}
@@ -551,16 +551,20 @@ func sayOfTime(t *testing.T) string {
 	m.try(logical.ReadOperation, "token", nil) // served after half of the life that is left
 	<-arrived
 	release()
-	m.tokens.Wait()
+	m.minter.tokens.Wait()
 
 	arrived, release = m.redox.HoldTokenRequests()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, _ = m.requestContext(ctx, logical.UpdateOperation, "check", nil)
 	<-arrived
-	unlock := must(m.writes.lock(t.Context()))
-	_, _ = m.requestContext(ctx, logical.UpdateOperation, "keys/main/abandon", nil)
-	unlock()
+	err := m.store.write(t.Context(), func(*writing) error {
+		_, _ = m.requestContext(ctx, logical.UpdateOperation, "keys/main/abandon", nil)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	m.write("config", fields{"request_timeout": 1})
 	m.check()
 	release()
@@ -632,14 +636,14 @@ func sayOfStorage(t *testing.T) string {
 	m.plant("keys/main", string(good.Value))
 	m.plant("acceptance/main", "broken")
 	read("keys/main")
-	m.tendNow()
+	m.passNow()
 	m.storage.onEach(func(operation, _ string) error {
 		if operation == "list" {
 			return errors.New("the storage fails")
 		}
 		return nil
 	})
-	m.tendNow()
+	m.passNow()
 	m.storage.onEach(nil)
 	for _, entry := range []string{`{"schema_version":2}`, `broken`} {
 		m.plant("config", entry)
@@ -678,7 +682,7 @@ func sayOfRotation(t *testing.T) string {
 		write("keys/main/retire", retired)
 	}
 	m.read("token")
-	m.tendNow()
+	m.passNow()
 	first := m.read("keys/main")
 	second := m.write("keys/main/rotate", nil)
 	write("keys/main/rotate", nil)
@@ -689,7 +693,7 @@ func sayOfRotation(t *testing.T) string {
 	m.clock.advance(3 * time.Second)
 	write("token", nil)
 	write("keys/main/abandon", nil)
-	m.tendNow()
+	m.passNow()
 	m.setJWKs("client-1", first["public_jwk"])
 	m.clock.advance(time.Hour)
 	m.read("token")
@@ -712,7 +716,7 @@ func sayOfRotation(t *testing.T) string {
 	gone.register("client-2", "main")
 	gone.write("roles/two", fields{"client_id": "client-2"})
 	gone.read("token/two")
-	gone.tendNow()
+	gone.passNow()
 	gone.remove("roles/two")
 	gone.write("keys/main/rotate", nil)
 	gone.try(logical.UpdateOperation, "keys/main/activate", nil)
@@ -720,11 +724,11 @@ func sayOfRotation(t *testing.T) string {
 	timed := newReadyMount(t)
 	timed.write("keys/main", fields{"rotation_schedule": "0 3 * * *", "rotation_window": "1h"})
 	timed.clock.advance(26 * time.Hour)
-	timed.tendNow() // missed
+	timed.passNow() // missed
 	timed.clock.advance(22*time.Hour + 15*time.Minute)
-	timed.tendNow() // rotated
+	timed.passNow() // rotated
 	timed.clock.advance(24 * time.Hour)
-	timed.tendNow() // skipped
+	timed.passNow() // skipped
 	return m.said() + idle.said() + gone.said() + timed.said()
 }
 

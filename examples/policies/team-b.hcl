@@ -1,7 +1,7 @@
 # Copyright (c) vault-plugin-secrets-redox contributors
 # SPDX-License-Identifier: MPL-2.0
 
-# Gets the tokens of the role team-b. "update" is for a fresh one, when Redox refused the other.
+# Gets the tokens of the role team-b. "update" is for a fresh one, when Redox rejected the other.
 
 path "redox/token/team-b" {
   capabilities = ["read", "update"]

@@ -26,7 +26,7 @@ function fetchWith(token, url) {
   });
 }
 
-// readResource fetches from Redox with the token that all share and, if Redox refuses that, once more with a fresh one.
+// readResource fetches from Redox with the token that all share and, if Redox rejects that, once more with a fresh one.
 async function readResource(tokenPath, url) {
   let response = await fetchWith(await vault("read", "-field=access_token", tokenPath), url);
   if (response.status === 401) {

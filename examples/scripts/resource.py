@@ -31,7 +31,7 @@ def fetch(url, token):
 
 
 def read_resource(token_path, url):
-    """Fetches from Redox with the token that all share and, if Redox refuses that, once more with a fresh one."""
+    """Fetches from Redox with the token that all share and, if Redox rejects that, once more with a fresh one."""
     try:
         return fetch(url, vault("read", "-field=access_token", token_path))
     except HTTPError as error:

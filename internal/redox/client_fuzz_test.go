@@ -87,7 +87,7 @@ func FuzzEndpoint(f *testing.F) {
 	})
 }
 
-// The skew is known when the header is a date, and is what has to be added to this node's time to get that, to the
+// The offset is known when the header is a date, and is what has to be added to this node's time to get that, to the
 // second.
 func FuzzDate(f *testing.F) {
 	const now = 1772366400
@@ -104,20 +104,20 @@ func FuzzDate(f *testing.F) {
 		}
 		sent := time.Unix(unix, 0)
 		received := sent.Add(time.Duration(took))
-		skew, known := clockSkew(date, sent, received)
+		offset, known := clockOffset(date, sent, received)
 		stated, err := http.ParseTime(date)
-		if known != (err == nil) || !known && skew != 0 {
-			t.Fatalf("%q: skew %v, known %v", date, skew, known)
+		if known != (err == nil) || !known && offset != 0 {
+			t.Fatalf("%q: offset %v, known %v", date, offset, known)
 		}
 		// time.Duration holds 292 years.
 		if !known || stated.Year() < 1800 || stated.Year() > 2200 {
 			return
 		}
-		if skew%time.Second != 0 {
-			t.Errorf("%q: skew %v is no whole number of seconds", date, skew)
+		if offset%time.Second != 0 {
+			t.Errorf("%q: offset %v is no whole number of seconds", date, offset)
 		}
-		if off := sent.Add(time.Duration(took / 2)).Add(skew).Sub(stated); off < -time.Second || off > 2*time.Second {
-			t.Errorf("%q: with the skew %v the clock is still off by %v", date, skew, off)
+		if off := sent.Add(time.Duration(took / 2)).Add(offset).Sub(stated); off < -time.Second || off > 2*time.Second {
+			t.Errorf("%q: with the offset %v the clock is still off by %v", date, offset, off)
 		}
 	})
 }

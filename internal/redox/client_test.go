@@ -176,11 +176,11 @@ func TestTLS(t *testing.T) {
 		{"trusted with others", &tls.Config{Certificates: []tls.Certificate{valid}}, other.pem + ca.pem, "", 0, "", ""},
 		{"TLS 1.2", &tls.Config{Certificates: []tls.Certificate{valid}, MaxVersion: tls.VersionTLS12}, ca.pem, "", 0, "", ""},
 		{"TLS 1.1", &tls.Config{Certificates: []tls.Certificate{valid}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, ca.pem, "", Unavailable, "no TLS version from 1.2 on", "TLS 1.2"},
-		{"not in the system's trust", &tls.Config{Certificates: []tls.Certificate{valid}}, "", "", Refused, "this system trusts", "ca_pem"},
-		{"not in ca_pem", &tls.Config{Certificates: []tls.Certificate{valid}}, other.pem, "", Refused, "an authority in ca_pem", "only trust"},
+		{"not in the system's trust", &tls.Config{Certificates: []tls.Certificate{valid}}, "", "", Rejected, "this system trusts", "ca_pem"},
+		{"not in ca_pem", &tls.Config{Certificates: []tls.Certificate{valid}}, other.pem, "", Rejected, "an authority in ca_pem", "only trust"},
 		{"expired", &tls.Config{Certificates: []tls.Certificate{expired}}, ca.pem, "", Unavailable, "has expired", "clock"},
 		{"for clients only", &tls.Config{Certificates: []tls.Certificate{ofClient}}, ca.pem, "", Unavailable, "could not be verified", "ca_pem"},
-		{"another host", &tls.Config{Certificates: []tls.Certificate{valid}}, ca.pem, "localhost", Refused, "another host name", "base_url"},
+		{"another host", &tls.Config{Certificates: []tls.Certificate{valid}}, ca.pem, "localhost", Rejected, "another host name", "base_url"},
 		{"client certificate wanted", &tls.Config{Certificates: []tls.Certificate{valid}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, ca.pem, "", Unavailable, "broke off the TLS handshake", "client certificate"},
 	}
 	for _, test := range tests {

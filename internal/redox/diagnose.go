@@ -14,7 +14,7 @@ import (
 // diagnosis is what is wrong and what to do next.
 type diagnosis struct{ cause, action string }
 
-// publicKeyNotFound begins the description of the one refusal that the
+// publicKeyNotFound begins the description of the one rejection that the
 // engine acts upon.
 const publicKeyNotFound = "Public key not found"
 
@@ -87,16 +87,16 @@ var statusDiagnoses = map[int]diagnosis{
 	http.StatusTooManyRequests:   {"Redox limits the rate of token requests", "wait; if it stays, see what else uses this client_id, and ask Redox for the limit of this OAuth API key"},
 }
 
-// refusal makes the Error for any answer but a 200.
-func refusal(endpoint *url.URL, got *reply) *Error {
+// rejection makes the Error for any answer but a 200.
+func rejection(endpoint *url.URL, got *reply) *Error {
 	status, header, now := got.status(), got.response.Header, got.received
 	if sent, err := http.ParseTime(header.Get("Date")); err == nil {
 		now = sent // a Retry-After date is by the same clock
 	}
 	e := &Error{
-		StatusCode: status,
-		RetryAfter: parseRetryAfter(header.Get("Retry-After"), now),
-		ClockSkew:  got.skew, ClockSkewKnown: got.skewKnown,
+		StatusCode:  status,
+		RetryAfter:  parseRetryAfter(header.Get("Retry-After"), now),
+		ClockOffset: got.offset, ClockOffsetKnown: got.offsetKnown,
 		retryable: retryableStatus(status),
 	}
 	e.Code, e.Description = parseErrorResponse(got.body)
@@ -106,13 +106,13 @@ func refusal(endpoint *url.URL, got *reply) *Error {
 		e.Kind = InvalidResponse
 		d = diagnosis{fmt.Sprintf("%s answered with a status that no token endpoint gives", endpoint.Host), rightTokenURL}
 	case status < 400:
-		e.Kind = Refused
+		e.Kind = Rejected
 		d = diagnosis{fmt.Sprintf("%s answered with a redirect, which is not followed: an assertion goes only where it is configured to go", endpoint.Host), rightTokenURL}
 	case status >= 500:
 		e.Kind = Unavailable
 		d = diagnosis{fmt.Sprintf("Redox, or a gateway in front of it (%s), has a failure of its own", endpoint.Host), "try again later; if it stays, ask Redox, and look at any proxy between Vault and Redox"}
 	default:
-		e.Kind = Refused
+		e.Kind = Rejected
 		if status == http.StatusTooManyRequests || status == http.StatusRequestTimeout {
 			e.Kind = Unavailable
 		}
@@ -149,7 +149,7 @@ func (e *Error) diagnoseClientError(html bool) diagnosis {
 	if d, ok := codeDiagnoses[e.Code]; ok {
 		return d
 	}
-	return diagnosis{"Redox refused the token request", "check client_id, key, audience and scope against the OAuth API key in the Redox dashboard"}
+	return diagnosis{"Redox rejected the token request", "check client_id, key, audience and scope against the OAuth API key in the Redox dashboard"}
 }
 
 // diagnoseEmpty is for an error without a description. Redox gives it for a
@@ -159,15 +159,15 @@ func (e *Error) diagnoseEmpty() diagnosis {
 		"and that the public JWK in the Redox dashboard under the key's kid is the key's public_jwk, with algorithm RS384 or ES384"
 	const rest = "; if it stays, " + values
 	switch {
-	case e.ClockSkewKnown && e.ClockSkew > toleratedSkew:
+	case e.ClockOffsetKnown && e.ClockOffset > toleratedSkew:
 		return diagnosis{
-			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s behind Redox's", e.ClockSkew),
+			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s behind Redox's", e.ClockOffset),
 			"set the clock of the Vault server right (NTP); a longer assertion_ttl helps until then" + rest}
-	case e.ClockSkewKnown && e.ClockSkew < -toleratedSkew:
+	case e.ClockOffsetKnown && e.ClockOffset < -toleratedSkew:
 		return diagnosis{
-			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s ahead of Redox's", -e.ClockSkew),
+			fmt.Sprintf("Redox gave no reason, but the clock of the Vault server is %s ahead of Redox's", -e.ClockOffset),
 			"set the clock of the Vault server right (NTP); a larger clock_skew helps until then" + rest}
-	case e.ClockSkewKnown:
+	case e.ClockOffsetKnown:
 		return diagnosis{
 			"Redox gave no reason, which stands for a wrong value in the assertion: its audience, algorithm, jti, jku or signature (the clock of the Vault server agrees with Redox's)",
 			values + "; then check assertion_ttl and clock_skew"}
@@ -192,9 +192,9 @@ func unexpectedValueName(description string) (string, bool) {
 func invalidResponse(endpoint *url.URL, got *reply, problem error) *Error {
 	e := &Error{
 		Kind: InvalidResponse, StatusCode: got.status(),
-		Cause:     fmt.Sprintf("%s answered the token request with %s", endpoint.Host, problem),
-		Action:    rightTokenURL + "; then look at any proxy between Vault and Redox",
-		ClockSkew: got.skew, ClockSkewKnown: got.skewKnown,
+		Cause:       fmt.Sprintf("%s answered the token request with %s", endpoint.Host, problem),
+		Action:      rightTokenURL + "; then look at any proxy between Vault and Redox",
+		ClockOffset: got.offset, ClockOffsetKnown: got.offsetKnown,
 	}
 	e.Code, e.Description = parseErrorResponse(got.body)
 	return e
@@ -203,7 +203,7 @@ func invalidResponse(endpoint *url.URL, got *reply, problem error) *Error {
 // invalidEndpoint is the Error for a token URL that can't be used.
 func invalidEndpoint() *Error {
 	return &Error{
-		Kind:   Refused,
+		Kind:   Rejected,
 		Cause:  "the token URL is not an http or https URL with a host and without user and password",
 		Action: rightTokenURL,
 	}

@@ -82,9 +82,9 @@ func proxyFailure(err error) *Error {
 
 // tlsFailure gives the Error for a connection that TLS refuses, nil for
 // anything else. None is tried again: a certificate does not change within a
-// second. What a setting here can cure is Refused.
+// second. What a setting here can cure is Rejected.
 func (c *Client) tlsFailure(host string, err error) *Error {
-	refused := func(kind Kind, cause, action string) *Error {
+	tlsError := func(kind Kind, cause, action string) *Error {
 		return &Error{Kind: kind, Cause: cause, Action: action}
 	}
 	var (
@@ -96,31 +96,31 @@ func (c *Client) tlsFailure(host string, err error) *Error {
 	)
 	switch {
 	case errors.As(err, &unknownAuthority) && c.ownTrust:
-		return refused(Refused,
+		return tlsError(Rejected,
 			fmt.Sprintf("the certificate of %s is not issued by an authority in ca_pem", host),
 			"put the certificate of its authority into ca_pem (ca_pem is the only trust once it is set), or remove ca_pem to trust the system's authorities")
 	case errors.As(err, &unknownAuthority):
-		return refused(Refused,
+		return tlsError(Rejected,
 			fmt.Sprintf("the certificate of %s is not issued by an authority that this system trusts", host),
 			"if a proxy inspects TLS here, put its authority's certificate into ca_pem; else check base_url and token_url, and the system's CA certificates")
 	case errors.As(err, &wrongHost):
-		return refused(Refused,
+		return tlsError(Rejected,
 			fmt.Sprintf("the certificate of %s is for another host name", host),
 			"check the host in base_url and token_url, and any proxy between Vault and Redox")
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return refused(Unavailable,
+		return tlsError(Unavailable,
 			fmt.Sprintf("the certificate of %s has expired or is not valid yet", host),
 			"check the clock of the Vault server; if it is right, the certificate must be renewed where it is served: Redox, a proxy, or the CA in ca_pem")
 	case errors.As(err, &verification):
-		return refused(Unavailable,
+		return tlsError(Unavailable,
 			fmt.Sprintf("the certificate of %s could not be verified", host),
 			"check ca_pem, base_url and token_url, and any proxy between Vault and Redox that inspects TLS")
 	case errors.As(err, &record) && strings.HasPrefix(string(record.RecordHeader[:]), "HTTP"):
-		return refused(Refused,
+		return tlsError(Rejected,
 			fmt.Sprintf("%s answered in plain HTTP to an https URL", host),
 			"check scheme and port in base_url and token_url")
 	case errors.As(err, &record):
-		return refused(Refused,
+		return tlsError(Rejected,
 			fmt.Sprintf("%s does not speak TLS", host),
 			"check scheme and port in base_url and token_url")
 	}
@@ -128,11 +128,11 @@ func (c *Client) tlsFailure(host string, err error) *Error {
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "tls: ") && strings.Contains(text, "protocol version"):
-		return refused(Unavailable,
+		return tlsError(Unavailable,
 			fmt.Sprintf("%s offers no TLS version from 1.2 on", host),
 			"check base_url and token_url, and any proxy between Vault and Redox: TLS 1.2 is the least that is accepted")
 	case strings.Contains(text, "tls: "):
-		return refused(Unavailable,
+		return tlsError(Unavailable,
 			fmt.Sprintf("%s broke off the TLS handshake", host),
 			"check base_url and token_url, and any proxy between Vault and Redox that inspects TLS or asks for a client certificate")
 	}

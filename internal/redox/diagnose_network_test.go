@@ -101,9 +101,9 @@ func TestConnectionFailures(t *testing.T) {
 		{"closed in a chunk", "http", says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{"), Unavailable, 3, closed},
 		{"no HTTP", "http", says("220 mail.secret.example ESMTP\r\n"), Unavailable, 3, "the connection to"},
 		{"endless headers", "http", says("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 128<<10)), Unavailable, 3, "the connection to"},
-		{"HTTP to https", "https", says("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\nsecret"), Refused, 1, "plain HTTP to an https URL"},
-		{"no TLS", "https", says("220 mail.secret.example ESMTP\r\n"), Refused, 1, "does not speak TLS"},
-		{"cut off body of a refusal", "http", says("HTTP/1.1 403 Forbidden\r\nContent-Length: 500\r\n\r\n{"), Refused, 1, "forbidden"},
+		{"HTTP to https", "https", says("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\nsecret"), Rejected, 1, "plain HTTP to an https URL"},
+		{"no TLS", "https", says("220 mail.secret.example ESMTP\r\n"), Rejected, 1, "does not speak TLS"},
+		{"cut off body of a refusal", "http", says("HTTP/1.1 403 Forbidden\r\nContent-Length: 500\r\n\r\n{"), Rejected, 1, "forbidden"},
 		{"switching protocols", "http", switches, InvalidResponse, 1, "a status that no token endpoint gives"},
 	}
 	for _, test := range tests {

@@ -26,60 +26,60 @@ func TestDiagnoses(t *testing.T) {
 		action string // words that must be there, separated by spaces
 	}{
 		// Each row of the table in REDOX.md.
-		{"content type", answer{400, nil, described("x-www-form-urlencoded content-type required")}, Refused, "form content type is gone", "token_url proxy"},
-		{"no grant_type", answer{400, nil, described("Missing grant_type parameter")}, Refused, "grant_type is gone", "token_url proxy"},
-		{"other grant_type", answer{400, nil, described("The grant_type parameter should equal 'client_credentials'")}, Refused, "grant_type is another", "token_url proxy"},
-		{"no assertion type", answer{400, nil, described("Missing client assertion type")}, Refused, "client_assertion_type is gone", "token_url proxy"},
-		{"other assertion type", answer{400, nil, described("Invalid client assertion type")}, Refused, "client_assertion_type is another", "token_url proxy"},
-		{"no assertion", answer{400, nil, described("Missing client assertion")}, Refused, "client_assertion is gone", "token_url proxy"},
-		{"no kid", answer{400, nil, described("JWT header kid property is required")}, Refused, "no kid", "key kid rotate import"},
-		{"public key", answer{401, nil, described("Public key not found, check client_id, kid and Redox dashboard settings")}, Refused, "no public key", "dashboard client_id kid jku save"},
-		{"aud", answer{400, nil, described("Unexpected aud claim value")}, Refused, "audience", "audience token_url"},
-		{"iss", answer{400, nil, described("Unexpected iss claim value")}, Refused, "client ID", "client_id dashboard"},
-		{"sub", answer{400, nil, described("Unexpected sub claim value")}, Refused, "client ID", "client_id dashboard"},
-		{"iat", answer{400, nil, described("Unexpected iat claim value")}, Refused, "time of issue", "clock NTP assertion_ttl clock_skew"},
-		{"exp", answer{400, nil, described("Unexpected exp claim value")}, Refused, "expiry", "clock NTP assertion_ttl clock_skew"},
-		{"jti", answer{400, nil, described("Unexpected jti claim value")}, Refused, "jti", "proxy repeats"},
-		{"kid", answer{400, nil, described("Unexpected 'kid' claim value")}, Refused, "kid", "kid dashboard"},
-		{"alg", answer{400, nil, described("Unexpected alg claim value")}, Refused, "algorithm", "RS384 ES384 dashboard"},
-		{"jku", answer{400, nil, described("Unexpected jku claim value")}, Refused, "JWKS URL", "jku dashboard"},
-		{"another claim", answer{400, nil, described("Unexpected typ claim value")}, Refused, "claim or header value", "client_id audience jku kid"},
+		{"content type", answer{400, nil, described("x-www-form-urlencoded content-type required")}, Rejected, "form content type is gone", "token_url proxy"},
+		{"no grant_type", answer{400, nil, described("Missing grant_type parameter")}, Rejected, "grant_type is gone", "token_url proxy"},
+		{"other grant_type", answer{400, nil, described("The grant_type parameter should equal 'client_credentials'")}, Rejected, "grant_type is another", "token_url proxy"},
+		{"no assertion type", answer{400, nil, described("Missing client assertion type")}, Rejected, "client_assertion_type is gone", "token_url proxy"},
+		{"other assertion type", answer{400, nil, described("Invalid client assertion type")}, Rejected, "client_assertion_type is another", "token_url proxy"},
+		{"no assertion", answer{400, nil, described("Missing client assertion")}, Rejected, "client_assertion is gone", "token_url proxy"},
+		{"no kid", answer{400, nil, described("JWT header kid property is required")}, Rejected, "no kid", "key kid rotate import"},
+		{"public key", answer{401, nil, described("Public key not found, check client_id, kid and Redox dashboard settings")}, Rejected, "no public key", "dashboard client_id kid jku save"},
+		{"aud", answer{400, nil, described("Unexpected aud claim value")}, Rejected, "audience", "audience token_url"},
+		{"iss", answer{400, nil, described("Unexpected iss claim value")}, Rejected, "client ID", "client_id dashboard"},
+		{"sub", answer{400, nil, described("Unexpected sub claim value")}, Rejected, "client ID", "client_id dashboard"},
+		{"iat", answer{400, nil, described("Unexpected iat claim value")}, Rejected, "time of issue", "clock NTP assertion_ttl clock_skew"},
+		{"exp", answer{400, nil, described("Unexpected exp claim value")}, Rejected, "expiry", "clock NTP assertion_ttl clock_skew"},
+		{"jti", answer{400, nil, described("Unexpected jti claim value")}, Rejected, "jti", "proxy repeats"},
+		{"kid", answer{400, nil, described("Unexpected 'kid' claim value")}, Rejected, "kid", "kid dashboard"},
+		{"alg", answer{400, nil, described("Unexpected alg claim value")}, Rejected, "algorithm", "RS384 ES384 dashboard"},
+		{"jku", answer{400, nil, described("Unexpected jku claim value")}, Rejected, "JWKS URL", "jku dashboard"},
+		{"another claim", answer{400, nil, described("Unexpected typ claim value")}, Rejected, "claim or header value", "client_id audience jku kid"},
 
 		// Empty descriptions, with and without a clock to look at.
-		{"empty, clock agrees", answer{400, nil, described("")}, Refused, "agrees with Redox's", "audience algorithm assertion_ttl"},
-		{"empty, clock 10 s off", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 12:00:10 GMT"}, described("")}, Refused, "agrees with Redox's", "audience"},
-		{"empty, clock 10 s off the other way", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 11:59:50 GMT"}, described("")}, Refused, "agrees with Redox's", "audience"},
-		{"empty, clock behind", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 12:01:15 GMT"}, described("")}, Refused, "clock of the Vault server is 1m15s behind Redox's", "NTP assertion_ttl audience"},
-		{"empty, clock ahead", answer{401, map[string]string{"Date": "Sun, 01 Mar 2026 11:59:20 GMT"}, described("")}, Refused, "clock of the Vault server is 40s ahead of Redox's", "NTP clock_skew audience"},
-		{"empty, no clock", answer{400, map[string]string{"Date": ""}, described("")}, Refused, "or a wrong clock", "audience algorithm NTP"},
-		{"no body at all", answer{401, nil, ""}, Refused, "Redox gave no reason", "audience"},
-		{"invalid_client without description", answer{401, nil, `{"error":"invalid_client"}`}, Refused, "Redox gave no reason", "audience"},
+		{"empty, clock agrees", answer{400, nil, described("")}, Rejected, "agrees with Redox's", "audience algorithm assertion_ttl"},
+		{"empty, clock 10 s off", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 12:00:10 GMT"}, described("")}, Rejected, "agrees with Redox's", "audience"},
+		{"empty, clock 10 s off the other way", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 11:59:50 GMT"}, described("")}, Rejected, "agrees with Redox's", "audience"},
+		{"empty, clock behind", answer{400, map[string]string{"Date": "Sun, 01 Mar 2026 12:01:15 GMT"}, described("")}, Rejected, "clock of the Vault server is 1m15s behind Redox's", "NTP assertion_ttl audience"},
+		{"empty, clock ahead", answer{401, map[string]string{"Date": "Sun, 01 Mar 2026 11:59:20 GMT"}, described("")}, Rejected, "clock of the Vault server is 40s ahead of Redox's", "NTP clock_skew audience"},
+		{"empty, no clock", answer{400, map[string]string{"Date": ""}, described("")}, Rejected, "or a wrong clock", "audience algorithm NTP"},
+		{"no body at all", answer{401, nil, ""}, Rejected, "Redox gave no reason", "audience"},
+		{"invalid_client without description", answer{401, nil, `{"error":"invalid_client"}`}, Rejected, "Redox gave no reason", "audience"},
 
 		// Codes of RFC 6749 section 5.2.
-		{"invalid_client", answer{401, nil, `{"error":"invalid_client","error_description":"no"}`}, Refused, "this client's assertion", "client_id kid dashboard"},
-		{"unauthorized_client", answer{400, nil, `{"error":"unauthorized_client"}`}, Refused, "may not use client credentials", "client_id dashboard"},
-		{"access_denied", answer{401, nil, `{"error":"access_denied"}`}, Refused, "denies", "client_id dashboard"},
-		{"invalid_scope", answer{400, nil, `{"error":"invalid_scope"}`}, Refused, "scope asked for", "scope dashboard"},
-		{"invalid_grant", answer{400, nil, `{"error":"invalid_grant"}`}, Refused, "assertion", "client_id clock"},
-		{"unsupported_grant_type", answer{400, nil, `{"error":"unsupported_grant_type"}`}, Refused, "grant", "token_url"},
-		{"undocumented", answer{400, nil, described("The moon is full")}, Refused, "Redox refused the token request", "client_id key audience scope dashboard"},
+		{"invalid_client", answer{401, nil, `{"error":"invalid_client","error_description":"no"}`}, Rejected, "this client's assertion", "client_id kid dashboard"},
+		{"unauthorized_client", answer{400, nil, `{"error":"unauthorized_client"}`}, Rejected, "may not use client credentials", "client_id dashboard"},
+		{"access_denied", answer{401, nil, `{"error":"access_denied"}`}, Rejected, "denies", "client_id dashboard"},
+		{"invalid_scope", answer{400, nil, `{"error":"invalid_scope"}`}, Rejected, "scope asked for", "scope dashboard"},
+		{"invalid_grant", answer{400, nil, `{"error":"invalid_grant"}`}, Rejected, "assertion", "client_id clock"},
+		{"unsupported_grant_type", answer{400, nil, `{"error":"unsupported_grant_type"}`}, Rejected, "grant", "token_url"},
+		{"undocumented", answer{400, nil, described("The moon is full")}, Rejected, "Redox rejected the token request", "client_id key audience scope dashboard"},
 
 		// Statuses and gateways.
-		{"403", answer{403, nil, `{"message":"Forbidden"}`}, Refused, "forbidden", "dashboard base_url"},
-		{"403 HTML", answer{403, nil, "<html>"}, Refused, "forbidden", "dashboard base_url"},
-		{"403 with words of Redox", answer{403, nil, described("Public key not found")}, Refused, "no public key", "dashboard"},
-		{"404", answer{404, nil, "not found"}, Refused, "no token endpoint", "base_url token_url"},
-		{"405", answer{405, nil, ""}, Refused, "no token endpoint", "base_url token_url"},
-		{"407", answer{407, nil, "<html>"}, Refused, "proxy asks for credentials", "HTTPS_PROXY"},
+		{"403", answer{403, nil, `{"message":"Forbidden"}`}, Rejected, "forbidden", "dashboard base_url"},
+		{"403 HTML", answer{403, nil, "<html>"}, Rejected, "forbidden", "dashboard base_url"},
+		{"403 with words of Redox", answer{403, nil, described("Public key not found")}, Rejected, "no public key", "dashboard"},
+		{"404", answer{404, nil, "not found"}, Rejected, "no token endpoint", "base_url token_url"},
+		{"405", answer{405, nil, ""}, Rejected, "no token endpoint", "base_url token_url"},
+		{"407", answer{407, nil, "<html>"}, Rejected, "proxy asks for credentials", "HTTPS_PROXY"},
 		{"408", answer{408, nil, ""}, Unavailable, "too long", "proxy"},
-		{"418", answer{418, nil, "short and stout"}, Refused, "Redox gave no reason", "audience"},
-		{"HTML", answer{400, nil, "<!DOCTYPE html>"}, Refused, "web page", "token_url proxy"},
-		{"a large page", answer{400, nil, "<html>" + strings.Repeat("x", 100<<10)}, Refused, "web page", "token_url proxy"},
+		{"418", answer{418, nil, "short and stout"}, Rejected, "Redox gave no reason", "audience"},
+		{"HTML", answer{400, nil, "<!DOCTYPE html>"}, Rejected, "web page", "token_url proxy"},
+		{"a large page", answer{400, nil, "<html>" + strings.Repeat("x", 100<<10)}, Rejected, "web page", "token_url proxy"},
 		{"429", answer{429, nil, ""}, Unavailable, "limits the rate", "client_id"},
 		{"299", answer{299, nil, ""}, InvalidResponse, "a status that no token endpoint gives", "token_url"},
-		{"300", answer{300, nil, ""}, Refused, "a redirect, which is not followed", "token_url"},
-		{"399", answer{399, nil, ""}, Refused, "a redirect, which is not followed", "token_url"},
-		{"499", answer{499, nil, ""}, Refused, "Redox gave no reason", "audience"},
+		{"300", answer{300, nil, ""}, Rejected, "a redirect, which is not followed", "token_url"},
+		{"399", answer{399, nil, ""}, Rejected, "a redirect, which is not followed", "token_url"},
+		{"499", answer{499, nil, ""}, Rejected, "Redox gave no reason", "audience"},
 		{"500", answer{500, nil, ""}, Unavailable, "failure of its own", "later"},
 		{"502 HTML", answer{502, nil, "<html>"}, Unavailable, "failure of its own", "later"},
 		{"503", answer{503, nil, described("Public key not found")}, Unavailable, "failure of its own", "later"},
@@ -139,7 +139,7 @@ func TestErrorText(t *testing.T) {
 }
 
 func TestKindNames(t *testing.T) {
-	for kind, want := range map[Kind]string{0: "unknown", Refused: "refused", Unavailable: "unavailable", Timeout: "timeout", InvalidResponse: "invalid_response"} {
+	for kind, want := range map[Kind]string{0: "unknown", Rejected: "rejected", Unavailable: "unavailable", Timeout: "timeout", InvalidResponse: "invalid_response"} {
 		if kind.String() != want {
 			t.Errorf("kind %d is called %s, want %s", int(kind), kind, want)
 		}
@@ -224,14 +224,14 @@ func FuzzErrorResponse(f *testing.F) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, status int, body []byte, date, retryAfter string) {
 		if status < 100 || status > 999 || status == http.StatusOK {
-			return // net/http lets no other status through; 200 is no refusal
+			return // net/http lets no other status through; 200 is no rejection
 		}
 		header := http.Header{"Date": {date}, "Retry-After": {retryAfter}}
 		got := &reply{response: &http.Response{StatusCode: status, Header: header}, body: body, received: now}
-		got.skew, got.skewKnown = clockSkew(date, now, now)
-		e := refusal(endpoint, got)
+		got.offset, got.offsetKnown = clockOffset(date, now, now)
+		e := rejection(endpoint, got)
 		checkErrorText(t, e.Error())
-		if e.Kind < Refused || e.Kind > InvalidResponse || e.Cause == "" || e.Action == "" {
+		if e.Kind < Rejected || e.Kind > InvalidResponse || e.Cause == "" || e.Action == "" {
 			t.Errorf("status %d has no diagnosis: %+v", status, e)
 		}
 		if e.RetryAfter < 0 || e.RetryAfter > maxRetryAfter {
@@ -240,8 +240,8 @@ func FuzzErrorResponse(f *testing.F) {
 		if e.PublicKeyNotFound() && (status < 400 || status >= 500) {
 			t.Errorf("status %d says that the public key was not found", status)
 		}
-		if e.retryable && e.Kind == Refused {
-			t.Errorf("status %d is refused, and tried again", status)
+		if e.retryable && e.Kind == Rejected {
+			t.Errorf("status %d is rejected, and tried again", status)
 		}
 	})
 }

@@ -13,9 +13,9 @@ import (
 type Kind int
 
 const (
-	// Refused: the request or the configuration is wrong. Trying again
+	// Rejected: the request or the configuration is wrong. Trying again
 	// without a change is useless.
-	Refused Kind = iota + 1
+	Rejected Kind = iota + 1
 	// Unavailable: no connection, or an answer that may pass: 408, 429, 5xx.
 	Unavailable
 	// Timeout: no answer in time.
@@ -27,8 +27,8 @@ const (
 // String gives the kind's name for logs and metrics.
 func (k Kind) String() string {
 	switch k {
-	case Refused:
-		return "refused"
+	case Rejected:
+		return "rejected"
 	case Unavailable:
 		return "unavailable"
 	case Timeout:
@@ -54,10 +54,10 @@ type Error struct {
 	// RetryAfter is how long Redox asked to wait; 0 when it did not.
 	RetryAfter time.Duration
 
-	// ClockSkew is Redox's clock minus ours, to the second, known when the
+	// ClockOffset is Redox's clock minus ours, to the second, known when the
 	// answer carried a Date header.
-	ClockSkew      time.Duration
-	ClockSkewKnown bool
+	ClockOffset      time.Duration
+	ClockOffsetKnown bool
 
 	// Attempts counts the requests that were tried.
 	Attempts int
@@ -99,7 +99,7 @@ func (e *Error) Error() string {
 // request, else nil.
 func (e *Error) Unwrap() error { return e.wrapped }
 
-// PublicKeyNotFound reports whether Redox refused the assertion because it
+// PublicKeyNotFound reports whether Redox rejected the assertion because it
 // has no such public key for the client ID: the one answer after which
 // another version of the key may be tried (REDOX.md, Errors).
 func (e *Error) PublicKeyNotFound() bool {

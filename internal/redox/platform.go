@@ -81,12 +81,12 @@ func (c *Client) ReplaceJWKSet(ctx context.Context, r PlatformRequest, keys []js
 func (c *Client) platform(ctx context.Context, r PlatformRequest, what call) (*url.URL, *reply, error) {
 	switch r.APIKeyID {
 	case "", ".", "..": // would lead to another path
-		return nil, nil, &Error{Kind: Refused, Cause: "the client ID is none that an OAuth API key can have",
+		return nil, nil, &Error{Kind: Rejected, Cause: "the client ID is none that an OAuth API key can have",
 			Action: "compare client_id with the Redox dashboard"}
 	}
 	endpoint, err := parseEndpoint(strings.TrimRight(r.PlatformURL, "/") + "/v1/apikeys/" + url.PathEscape(r.APIKeyID))
 	if err != nil {
-		return nil, nil, &Error{Kind: Refused, Action: "check base_url and platform_url",
+		return nil, nil, &Error{Kind: Rejected, Action: "check base_url and platform_url",
 			Cause: "the Platform API's URL is not an http or https URL with a host and without user and password"}
 	}
 	what.accessToken, what.timeout = r.AccessToken, r.Timeout
@@ -95,7 +95,7 @@ func (c *Client) platform(ctx context.Context, r PlatformRequest, what call) (*u
 		return nil, nil, err
 	}
 	if got.status() < 200 || got.status() > 299 {
-		return nil, nil, platformRefusal(endpoint, got)
+		return nil, nil, platformRejection(endpoint, got)
 	}
 	return endpoint, got, nil
 }
@@ -134,7 +134,7 @@ func parseAPIKey(body []byte, id string) (*APIKey, bool) {
 func (c *Client) ReadJWKSet(ctx context.Context, jwksURL string, timeout time.Duration) ([]json.RawMessage, error) {
 	endpoint, err := parseEndpoint(jwksURL)
 	if err != nil {
-		return nil, &Error{Kind: Refused, Action: "check public_jwks_url",
+		return nil, &Error{Kind: Rejected, Action: "check public_jwks_url",
 			Cause: "the JWKS URL is not an http or https URL with a host and without user and password"}
 	}
 	got, err := c.send(ctx, endpoint, call{method: http.MethodGet, timeout: timeout})
@@ -149,7 +149,7 @@ func (c *Client) ReadJWKSet(ctx context.Context, jwksURL string, timeout time.Du
 	}
 	const action = "check public_jwks_url, and that whatever stands between it and Vault lets the JWKS path through " +
 		"without authentication"
-	e := &Error{Kind: Refused, StatusCode: got.status(), Action: action}
+	e := &Error{Kind: Rejected, StatusCode: got.status(), Action: action}
 	if got.status() != http.StatusOK {
 		e.Cause = fmt.Sprintf("the JWKS can't be read from %s", endpoint.Host)
 		return nil, e
@@ -164,10 +164,10 @@ func (c *Client) ReadJWKSet(ctx context.Context, jwksURL string, timeout time.Du
 	return set.Keys, nil
 }
 
-// platformRefusal makes the Error for any answer of the Platform API but a success. Redox documents none, so the status
+// platformRejection makes the Error for any answer of the Platform API but a success. Redox documents none, so the status
 // is taken for what it stands for everywhere, and nothing of the body is.
-func platformRefusal(endpoint *url.URL, got *reply) *Error {
-	e := refusal(endpoint, got)
+func platformRejection(endpoint *url.URL, got *reply) *Error {
+	e := rejection(endpoint, got)
 	e.Code, e.Description = "", ""
 	status := got.status()
 	switch {
@@ -183,14 +183,14 @@ func platformRefusal(endpoint *url.URL, got *reply) *Error {
 		e.Cause = "Redox limits the rate of Platform API requests"
 		e.Action = "wait; if it stays, see what else uses the API key of platform_role"
 	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity, status == http.StatusConflict:
-		e.Cause = "Redox's Platform API refuses the request"
+		e.Cause = "Redox's Platform API rejects the request"
 		e.Action = "look at the JWK set of this OAuth API key in the Redox dashboard: is there a kid twice, or a JWK " +
 			"that is malformed?"
 	case status < 400:
 		e.Cause = fmt.Sprintf("%s answered with a redirect, which is not followed: a token goes only where it is "+
 			"configured to go", endpoint.Host)
 		e.Action = "check base_url and platform_url"
-	case e.Kind == Refused:
+	case e.Kind == Rejected:
 		e.Cause = fmt.Sprintf("there is no Platform API at %s, or a gateway or proxy on the way keeps Vault from it",
 			endpoint.Host)
 		e.Action = "check base_url and platform_url, and any proxy between Vault and Redox"

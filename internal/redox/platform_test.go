@@ -254,18 +254,18 @@ func TestReadAPIKey(t *testing.T) {
 	}
 }
 
-// TestPlatformRefusals: each status is explained, and what the body says is not repeated.
-func TestPlatformRefusals(t *testing.T) {
+// TestPlatformRejections: each status is explained, and what the body says is not repeated.
+func TestPlatformRejections(t *testing.T) {
 	const page = "<html>" + platformBody
 	const object = `{"error":"` + platformBody + `","error_description":"` + platformBody + `"}`
 	for status, want := range map[int]struct {
 		kind  Kind
 		words string
 	}{
-		300: {Refused, "not followed"}, 301: {Refused, "not followed"}, 307: {Refused, "not followed"},
-		400: {Refused, "kid twice"}, 401: {Refused, "platform_role"}, 403: {Refused, "platform_role"}, 404: {Refused, "client_id"},
-		405: {Refused, "no Platform API"}, 407: {Refused, "proxy"},
-		409: {Refused, "kid twice"}, 422: {Refused, "kid twice"},
+		300: {Rejected, "not followed"}, 301: {Rejected, "not followed"}, 307: {Rejected, "not followed"},
+		400: {Rejected, "kid twice"}, 401: {Rejected, "platform_role"}, 403: {Rejected, "platform_role"}, 404: {Rejected, "client_id"},
+		405: {Rejected, "no Platform API"}, 407: {Rejected, "proxy"},
+		409: {Rejected, "kid twice"}, 422: {Rejected, "kid twice"},
 		429: {Unavailable, "wait 7s"}, 500: {Unavailable, "failure of its own"}, 503: {Unavailable, "failure of its own"},
 	} {
 		for _, body := range []string{page, object, ""} {

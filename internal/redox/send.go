@@ -34,8 +34,8 @@ type reply struct {
 	latency    time.Duration
 
 	// Redox's clock minus ours, to the second, known when the answer carried a Date header.
-	skew      time.Duration
-	skewKnown bool
+	offset      time.Duration
+	offsetKnown bool
 }
 
 func (r *reply) status() int { return r.response.StatusCode }
@@ -68,7 +68,7 @@ func (c *Client) send(ctx context.Context, endpoint *url.URL, what call) (*reply
 	}
 	defer response.Body.Close()
 	got := &reply{response: response, received: c.now()}
-	got.skew, got.skewKnown = clockSkew(response.Header.Get("Date"), sent, got.received)
+	got.offset, got.offsetKnown = clockOffset(response.Header.Get("Date"), sent, got.received)
 	if got.body, got.tooLarge, err = readBody(response); err != nil {
 		got.incomplete = c.connectionFailure(ctx, attemptCtx, endpoint, what.timeout, err)
 	}

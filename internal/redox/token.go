@@ -29,7 +29,7 @@ type TokenRequest struct {
 	// MaxRetries is how many more attempts may follow the first.
 	MaxRetries int
 	// Assertion gives a newly signed assertion with a new jti. It is called
-	// once per attempt: Redox refuses a jti that it has seen. Its error ends
+	// once per attempt: Redox rejects a jti that it has seen. Its error ends
 	// the request and is returned as it is.
 	Assertion func() (string, error)
 }
@@ -46,10 +46,10 @@ type Token struct {
 	// Latency of the successful attempt.
 	Latency time.Duration
 
-	// ClockSkew is Redox's clock minus ours, to the second, known when the
+	// ClockOffset is Redox's clock minus ours, to the second, known when the
 	// answer carried a Date header.
-	ClockSkew      time.Duration
-	ClockSkewKnown bool
+	ClockOffset      time.Duration
+	ClockOffsetKnown bool
 }
 
 // RequestToken exchanges a client assertion for an access token (RFC 6749
@@ -114,12 +114,12 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 		return nil, err
 	}
 	if got.status() != http.StatusOK {
-		// Of these two the body says what was refused, and so what to do: without its end nothing is known yet.
+		// Of these two the body says what was rejected, and so what to do: without its end nothing is known yet.
 		if got.incomplete != nil && (got.status() == http.StatusBadRequest || got.status() == http.StatusUnauthorized) {
 			return nil, got.incomplete
 		}
 		// Of the others the status decides, also when the body is too large or cut off.
-		return nil, refusal(endpoint, got)
+		return nil, rejection(endpoint, got)
 	}
 	if got.incomplete != nil {
 		return nil, got.incomplete
@@ -140,7 +140,7 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	return &Token{
 		AccessToken: answer.accessToken, TokenType: bearer, Scope: scope,
 		Lifetime: answer.lifetime, Latency: got.latency,
-		ClockSkew: got.skew, ClockSkewKnown: got.skewKnown,
+		ClockOffset: got.offset, ClockOffsetKnown: got.offsetKnown,
 	}, nil
 }
 
@@ -166,10 +166,10 @@ func ended(ctx context.Context, endpoint *url.URL) error {
 	return failure
 }
 
-// clockSkew estimates Redox's clock minus ours from a Date header. Date is
+// clockOffset estimates Redox's clock minus ours from a Date header. Date is
 // cut to whole seconds, so half a second is added, and it is compared with
 // the middle of the round trip; the result is rounded to the second.
-func clockSkew(date string, sent, received time.Time) (skew time.Duration, known bool) {
+func clockOffset(date string, sent, received time.Time) (offset time.Duration, known bool) {
 	t, err := http.ParseTime(date)
 	if err != nil {
 		return 0, false

@@ -157,9 +157,9 @@ func TestRequestTokenSends(t *testing.T) {
 func TestRequestTokenGives(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, int(500*time.Millisecond), time.UTC)
 	tests := []struct {
-		date      string
-		skew      time.Duration
-		skewKnown bool
+		date        string
+		offset      time.Duration
+		offsetKnown bool
 	}{
 		{"Sun, 01 Mar 2026 12:00:01 GMT", 0, true}, // sent at :00.5, received at :02.5
 		{"Sun, 01 Mar 2026 12:00:41 GMT", 40 * time.Second, true},
@@ -181,7 +181,7 @@ func TestRequestTokenGives(t *testing.T) {
 			want := Token{
 				AccessToken: "token-1", TokenType: "Bearer", Scope: "fhir:development",
 				Lifetime: 300 * time.Second, Latency: token.Latency,
-				ClockSkew: test.skew, ClockSkewKnown: test.skewKnown,
+				ClockOffset: test.offset, ClockOffsetKnown: test.offsetKnown,
 			}
 			// That clock may be set back at any time: latency is measured by another, and so is no whole second.
 			if token.Latency <= 0 || token.Latency%time.Second == 0 {
@@ -194,14 +194,14 @@ func TestRequestTokenGives(t *testing.T) {
 	}
 }
 
-func TestClockSkewIsUnbiased(t *testing.T) {
+func TestClockOffsetIsUnbiased(t *testing.T) {
 	theirs := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, want := range []time.Duration{0, 42 * time.Second, -42 * time.Second} {
 		for fraction := 100 * time.Millisecond; fraction < time.Second; fraction += 200 * time.Millisecond {
 			sent := theirs.Add(fraction).Add(-want)
-			got, known := clockSkew(theirs.Format(http.TimeFormat), sent, sent)
+			got, known := clockOffset(theirs.Format(http.TimeFormat), sent, sent)
 			if !known || got != want {
-				t.Errorf("skew %v seen as %v, %v at %v into the second", want, got, known, fraction)
+				t.Errorf("offset %v seen as %v, %v at %v into the second", want, got, known, fraction)
 			}
 		}
 	}
@@ -467,7 +467,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 			tokenURL, forms := scripted(t, answer{status, map[string]string{"Location": location}, ""})
 			token, err := newTestClient(t, Options{}).RequestToken(t.Context(), request(tokenURL))
 			e := failureOf(t, token, err)
-			if e.Kind != Refused || e.StatusCode != status || !strings.Contains(e.Error(), "redirect, which is not followed") {
+			if e.Kind != Rejected || e.StatusCode != status || !strings.Contains(e.Error(), "redirect, which is not followed") {
 				t.Errorf("%d to %q gives %v: %v", status, location, e.Kind, e)
 			}
 			if followed || len(forms()) != 1 {
@@ -507,7 +507,7 @@ func TestInvalidTokenURL(t *testing.T) {
 		}
 		token, err := newTestClient(t, Options{}).RequestToken(t.Context(), r)
 		e := failureOf(t, token, err)
-		if e.Kind != Refused || !strings.Contains(e.Error(), "token_url") || strings.Contains(e.Error(), "hunter2") {
+		if e.Kind != Rejected || !strings.Contains(e.Error(), "token_url") || strings.Contains(e.Error(), "hunter2") {
 			t.Errorf("%q gives %v: %v", tokenURL, e.Kind, e)
 		}
 	}

@@ -5,7 +5,9 @@ package rotation
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,185 +16,219 @@ import (
 
 const grace = 24 * time.Hour
 
-// simulation is a key, Redox, and people who do with both what people do, in random order.
+// simulation is a key, Redox, and people who do to both what people do, in random order.
 type simulation struct {
 	t       *testing.T
 	random  *rand.Rand
 	now     time.Time
 	history []string // the last steps, for a failure's sake
 
-	versions   []Version
-	acceptance Acceptance
-	redox      map[User]map[string]bool // the kids that Redox holds of each client
-	configured map[User]bool
+	key        Key
+	redox      map[Client]map[string]bool // the kids that Redox holds of each client
+	configured map[Client]bool
 	made       int
+
+	applying func(Key, Event) // looks on before each event, if set
+}
+
+func newSimulation(t *testing.T, seed uint64) *simulation {
+	s := &simulation{
+		t: t, random: rand.New(rand.NewPCG(seed, 0)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		key: Key{Grace: grace}, redox: map[Client]map[string]bool{}, configured: map[Client]bool{},
+	}
+	s.add()
+	return s
+}
+
+// apply replaces the key by what an event makes of it, if the event is possible.
+func (s *simulation) apply(e Event) ([]Transition, error) {
+	if s.applying != nil {
+		s.applying(s.key, e)
+	}
+	next, transitions, err := s.key.Apply(e, s.now)
+	if err == nil {
+		s.key = next
+	}
+	return transitions, err
+}
+
+// add makes a version with a kid of its own.
+func (s *simulation) add() error {
+	_, err := s.apply(Add{Version{KID: fmt.Sprintf("kid-%d", s.made), CreatedTime: s.now}, "test"})
+	s.made++
+	return err
+}
+
+// kid returns the kid of a version that there is.
+func (s *simulation) kid(number int) string {
+	v, found := s.key.Get(number)
+	if !found {
+		s.fail("there is no version %d", number)
+	}
+	return v.KID
+}
+
+// wanted returns the version that is to be probed. There always is one.
+func (s *simulation) wanted() Version {
+	wanted, found := s.key.Wanted()
+	if !found {
+		s.fail("no version is wanted")
+	}
+	return wanted
 }
 
 func (s *simulation) fail(format string, arguments ...any) {
 	s.t.Helper()
-	s.t.Fatalf("%s\nversions: %+v\nacceptance: %+v\nredox: %v\nlast steps: %q", fmt.Sprintf(format, arguments...),
-		s.versions, s.acceptance, s.redox, s.history)
+	s.t.Fatalf("%s\nkey: %+v\nredox: %v\nlast steps: %q", fmt.Sprintf(format, arguments...), s.key, s.redox, s.history)
 }
 
-// mint signs in the engine's order until Redox takes a version, and records the outcome. It gives the number, 0 for
+// mint signs in the engine's order until Redox takes a version, and records the outcome. It returns the number, 0 for
 // none.
-func (s *simulation) mint(user User) int {
-	wanted := Wanted(s.versions)
-	for _, number := range Order(s.versions, &s.acceptance, user) {
-		v := Get(s.versions, number)
+func (s *simulation) mint(client Client) int {
+	for _, number := range s.key.Order(client) {
+		v, _ := s.key.Get(number)
 		if !v.Held() {
-			s.fail("%v is to sign with version %d, which is destroyed", user, number)
+			s.fail("%v is to sign with version %d, which is destroyed", client, number)
 		}
-		if s.redox[user][v.KeyID] {
-			s.acceptance.Minted(s.versions, user, number, s.now)
+		if s.redox[client][v.KID] {
+			_, _ = s.apply(Accepted{client, number})
 			return number
 		}
-		if number == wanted.Number {
-			s.acceptance.Refused(user, number, "Public key not found", s.now)
+		if number == s.wanted().Number {
+			_, _ = s.apply(Rejected{client, number, "Public key not found"})
 		}
 	}
 	return 0
 }
 
-// registered says whether Redox holds the version that the user's last token was minted with: who can mint.
-func (s *simulation) registered(user User) bool {
-	standing := s.acceptance.standing(user)
+// registered reports whether Redox holds the version that the client's last token was minted with: such a
+// client can mint.
+func (s *simulation) registered(client Client) bool {
+	standing := s.key.standing(client)
 	if standing == nil {
 		return false
 	}
-	v := Get(s.versions, standing.Accepted)
-	return v != nil && v.Held() && s.redox[user][v.KeyID]
+	v, found := s.key.Get(standing.Accepted)
+	return found && v.Held() && s.redox[client][v.KID]
 }
 
-// try tries the wanted version for a user, as the periodic work does.
-func (s *simulation) try(user User) {
-	wanted := Wanted(s.versions)
-	if s.redox[user][wanted.KeyID] {
-		s.acceptance.Minted(s.versions, user, wanted.Number, s.now)
+// probe asks Redox for a token with the wanted version for a client, as the periodic work does.
+func (s *simulation) probe(client Client) {
+	wanted := s.wanted()
+	if s.redox[client][wanted.KID] {
+		_, _ = s.apply(Accepted{client, wanted.Number})
 	} else {
-		s.acceptance.Refused(user, wanted.Number, "Public key not found", s.now)
+		_, _ = s.apply(Rejected{client, wanted.Number, "Public key not found"})
 	}
 }
 
-func (s *simulation) user() (User, bool) {
-	if len(s.configured) == 0 {
-		return User{}, false
-	}
-	users := make([]User, 0, len(s.configured))
-	for user := range s.configured {
-		users = append(users, user)
-	}
-	slices.SortFunc(users, func(a, b User) int { return strings.Compare(a.ClientID, b.ClientID) })
-	return users[s.random.IntN(len(users))], true
+// configuredClients returns them in an order that does not depend on the map's.
+func (s *simulation) configuredClients() []Client {
+	return slices.SortedFunc(maps.Keys(s.configured), func(a, b Client) int { return strings.Compare(a.ClientID, b.ClientID) })
 }
 
-// step does one random thing. engine says that it was the engine's own doing, which must never cause an outage.
+func (s *simulation) client() (Client, bool) {
+	clients := s.configuredClients()
+	if len(clients) == 0 {
+		return Client{}, false
+	}
+	return clients[s.random.IntN(len(clients))], true
+}
+
+// step does one random thing. engine is true when it was the engine's own doing, which must never cause an outage.
 func (s *simulation) step() (what string, engine bool) {
-	user, known := s.user()
-	number := 1 + s.random.IntN(len(s.versions))
+	client, known := s.client()
+	number := 1 + s.random.IntN(len(s.key.Versions))
 	switch s.random.IntN(16) {
 	case 0:
-		s.made++
-		next := Version{KeyID: fmt.Sprintf("kid-%d", s.made), CreatedTime: s.now}
-		versions, _, err := Add(s.versions, next, "test")
-		if err != nil {
+		if s.add() != nil {
 			return "rotate, refused", true
 		}
-		s.versions = versions
 		return "rotate", true
 	case 1, 2, 3:
 		if known {
-			return fmt.Sprintf("mint %v: %d", user, s.mint(user)), true
+			return fmt.Sprintf("mint %v: %d", client, s.mint(client)), true
 		}
 	case 4, 5:
-		for _, due := range s.acceptance.Due(s.versions, s.now) {
-			s.try(due)
+		for _, due := range s.key.Due(s.now) {
+			s.probe(due)
 		}
-		return "periodic trials", true
+		return "periodic probes", true
 	case 6, 7:
-		versions, transitions := Settle(s.versions, &s.acceptance, grace, s.now)
-		s.checkSettled(versions, transitions)
-		s.versions = versions
+		before := s.key
+		transitions, _ := s.apply(Settle{})
+		s.checkSettled(before, transitions)
 		return fmt.Sprintf("settle: %v", transitions), true
 	case 8:
 		s.now = s.now.Add(time.Duration(s.random.Int64N(int64(30 * time.Hour))))
 		return "time passes", true
 	case 9: // add the new JWK beside the old one
 		if known {
-			s.redox[user][Wanted(s.versions).KeyID] = true
-			return fmt.Sprintf("register the wanted kid for %v", user), false
+			s.redox[client][s.wanted().KID] = true
+			return fmt.Sprintf("register the wanted kid for %v", client), false
 		}
 	case 10: // replace the JWK set by any version's
 		if known {
-			s.redox[user] = map[string]bool{Get(s.versions, number).KeyID: true}
-			return fmt.Sprintf("replace the JWK set of %v by %d", user, number), false
+			s.redox[client] = map[string]bool{s.kid(number): true}
+			return fmt.Sprintf("replace the JWK set of %v by %d", client, number), false
 		}
 	case 11:
 		if s.random.IntN(3) == 0 {
-			if versions, _, err := Abandon(s.versions, &s.acceptance, s.now); err == nil {
-				s.versions = versions
-			}
+			_, _ = s.apply(Abandon{})
 			return "abandon", true
 		}
-		if versions, _, err := Retire(s.versions, &s.acceptance, number, s.now); err == nil {
-			s.versions = versions
-		}
+		_, _ = s.apply(Retire{number})
 		return fmt.Sprintf("retire %d", number), true
 	case 12:
 		if s.random.IntN(4) == 0 {
-			if versions, _, err := Force(s.versions, &s.acceptance, s.now); err == nil {
-				s.versions = versions
-			}
+			_, _ = s.apply(Force{})
 			return "force", false
 		}
 	case 13:
 		if s.random.IntN(8) == 0 {
-			if versions, _, err := Compromise(s.versions, number, s.now); err == nil {
-				s.versions = versions
-			}
-			if Wanted(s.versions) == nil { // the next rotation mends that
-				s.made++
-				s.versions, _, _ = Add(s.versions, Version{KeyID: fmt.Sprintf("kid-%d", s.made), CreatedTime: s.now}, "test")
+			_, _ = s.apply(Compromise{number})
+			if _, found := s.key.Wanted(); !found { // the next rotation mends that
+				_ = s.add()
 			}
 			return fmt.Sprintf("compromise %d", number), false
 		}
 	case 14: // a team comes
 		if len(s.configured) < 4 {
-			user := User{ClientID: fmt.Sprintf("client-%03d", len(s.redox)), TokenURL: "https://redox.test/token"}
-			s.configured[user] = true
-			s.redox[user] = map[string]bool{Get(s.versions, number).KeyID: true}
-			return fmt.Sprintf("%v is configured", user), false
+			client := Client{ClientID: fmt.Sprintf("client-%03d", len(s.redox)), TokenURL: "https://redox.test/token"}
+			s.configured[client] = true
+			s.redox[client] = map[string]bool{s.kid(number): true}
+			return fmt.Sprintf("%v is configured", client), false
 		}
 	case 15: // a team goes
 		if known && s.random.IntN(4) == 0 {
-			delete(s.configured, user)
-			s.acceptance.Prune(s.versions, func(u User) bool { return s.configured[u] })
-			return fmt.Sprintf("%v is gone", user), false
+			delete(s.configured, client)
+			_, _ = s.apply(Prune{s.configuredClients()})
+			return fmt.Sprintf("%v is gone", client), false
 		}
 	}
 	return "nothing", true
 }
 
 // checkSettled looks at what Settle has done of its own.
-func (s *simulation) checkSettled(versions []Version, transitions []Transition) {
+func (s *simulation) checkSettled(before Key, transitions []Transition) {
 	for _, t := range transitions {
 		switch t.To {
 		case Active:
-			for _, standing := range s.acceptance.Standings {
+			for _, standing := range s.key.Clients.Standings {
 				if standing.Accepted != t.Version {
-					s.fail("version %d was promoted, but %v has not accepted it", t.Version, standing.User)
+					s.fail("version %d was promoted, but %v has not accepted it", t.Version, standing.Client)
 				}
 			}
 		case Destroyed:
-			if v := Get(s.versions, t.Version); s.now.Sub(v.RetiredTime) < grace {
+			if v, _ := before.Get(t.Version); s.now.Sub(v.RetiredTime) < grace {
 				s.fail("version %d was destroyed within its grace period", t.Version)
 			}
-			if last, used := s.acceptance.RetiredUse[t.Version]; used && s.now.Sub(last) < grace {
+			if last, used := s.key.Clients.RetiredUse[t.Version]; used && s.now.Sub(last) < grace {
 				s.fail("version %d was destroyed though it minted %s ago", t.Version, s.now.Sub(last))
 			}
 		}
 	}
-	if again, more := Settle(versions, &s.acceptance, grace, s.now); len(more) > 0 {
+	if again, more, _ := s.key.Apply(Settle{}, s.now); len(more) > 0 {
 		s.fail("settling twice goes on: %v %v", again, more)
 	}
 }
@@ -203,12 +239,12 @@ var rank = map[State]int{Pending: 0, Active: 1, Retired: 2, Destroyed: 3}
 func (s *simulation) check(before []Version) {
 	counts := map[State]int{}
 	kids := map[string]bool{}
-	for i, v := range s.versions {
+	for i, v := range s.key.Versions {
 		counts[v.State]++
-		if kids[v.KeyID] || v.Number != i+1 {
+		if kids[v.KID] || v.Number != i+1 {
 			s.fail("kids or numbers are not unique and rising")
 		}
-		kids[v.KeyID] = true
+		kids[v.KID] = true
 		if i < len(before) && rank[v.State] < rank[before[i].State] {
 			s.fail("version %d went back from %s to %s", v.Number, before[i].State, v.State)
 		}
@@ -216,63 +252,59 @@ func (s *simulation) check(before []Version) {
 			s.fail("version %d is %s, destroyed at %v", v.Number, v.State, v.DestroyedTime)
 		}
 	}
-	if len(s.versions) < len(before) || counts[Pending] > 1 || counts[Active] > 1 || counts[Active] == 0 {
+	if len(s.key.Versions) < len(before) || counts[Pending] > 1 || counts[Active] > 1 || counts[Active] == 0 {
 		s.fail("the states don't fit together: %v", counts)
 	}
-	for _, standing := range s.acceptance.Standings {
-		if !s.configured[standing.User] {
-			s.fail("%v is known, but gone", standing.User)
+	for _, standing := range s.key.Clients.Standings {
+		if !s.configured[standing.Client] {
+			s.fail("%v is known, but gone", standing.Client)
 		}
 	}
-	for user := range s.configured {
-		order := Order(s.versions, &s.acceptance, user)
+	for client := range s.configured {
+		order := s.key.Order(client)
 		held := 0
-		for _, v := range s.versions {
+		for _, v := range s.key.Versions {
 			if v.Held() {
 				held++
 			}
 		}
 		if len(order) != held {
-			s.fail("the order for %v leaves a version out: %v", user, order)
+			s.fail("the order for %v leaves a version out: %v", client, order)
 		}
 	}
 }
 
 // TestNoOutage runs random histories, in which people register, replace, force and compromise, teams come and go, and
-// time passes. Nothing that the engine does of its own ever takes a version away from a user who can mint with it.
+// time passes. Nothing that the engine does of its own ever takes a version away from a client that can mint with it.
 func TestNoOutage(t *testing.T) {
 	const histories, steps = 2000, 1000
 	promoted, destroyed, fellBack := 0, 0, 0
 	for seed := range uint64(histories) {
-		s := &simulation{
-			t: t, random: rand.New(rand.NewPCG(seed, 0)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-			redox: map[User]map[string]bool{}, configured: map[User]bool{},
-		}
-		s.versions, _, _ = Add(nil, Version{KeyID: "kid-0", CreatedTime: s.now}, "test")
+		s := newSimulation(t, seed)
 		for range steps {
-			before := slices.Clone(s.versions)
-			could := map[User]bool{}
-			for user := range s.configured {
-				could[user] = s.registered(user)
+			before := slices.Clone(s.key.Versions)
+			could := map[Client]bool{}
+			for client := range s.configured {
+				could[client] = s.registered(client)
 			}
 			what, engine := s.step()
 			s.history = append(s.history[max(0, len(s.history)-20):], what)
 			s.check(before)
-			for user, could := range could {
-				if could && engine && !s.canMint(user) {
-					s.fail("%s took the key away from %v", what, user)
+			for client, could := range could {
+				if could && engine && !s.canMint(client) {
+					s.fail("%s took the key away from %v", what, client)
 				}
 			}
 			for i, v := range before {
-				switch after := s.versions[i].State; {
+				switch after := s.key.Versions[i].State; {
 				case v.State == Pending && after == Active:
 					promoted++
 				case v.State == Retired && after == Destroyed:
 					destroyed++
 				}
 			}
-			for _, standing := range s.acceptance.Standings {
-				if v := Get(s.versions, standing.Accepted); v != nil && v.State == Retired {
+			for _, standing := range s.key.Clients.Standings {
+				if v, found := s.key.Get(standing.Accepted); found && v.State == Retired {
 					fellBack++
 				}
 			}
@@ -284,9 +316,77 @@ func TestNoOutage(t *testing.T) {
 	}
 }
 
-// canMint says whether a mint would succeed now, without recording it.
-func (s *simulation) canMint(user User) bool {
-	return slices.ContainsFunc(Order(s.versions, &s.acceptance, user), func(number int) bool {
-		return s.redox[user][Get(s.versions, number).KeyID]
-	})
+// canMint reports whether a mint would succeed now, without recording it.
+func (s *simulation) canMint(client Client) bool {
+	return slices.ContainsFunc(s.key.Order(client), func(number int) bool { return s.redox[client][s.kid(number)] })
+}
+
+// TestApplyIsPure runs random histories, too. An event leaves the key and itself as they were, comes to the same each
+// time, and what it made shares nothing with the key: not even when all of it is overwritten.
+func TestApplyIsPure(t *testing.T) {
+	const histories, steps = 100, 300
+	events := map[string]bool{}
+	for seed := range uint64(histories) {
+		s := newSimulation(t, seed)
+		s.applying = func(k Key, e Event) {
+			events[fmt.Sprintf("%T", e)] = true
+			keyBefore, eventBefore := k.clone(), e
+			if prune, ok := e.(Prune); ok {
+				eventBefore = Prune{slices.Clone(prune.Configured)}
+			}
+			made, transitions, err := k.Apply(e, s.now)
+			again, transitionsAgain, errAgain := k.Apply(e, s.now)
+			if !reflect.DeepEqual(made, again) || !slices.Equal(transitions, transitionsAgain) || fmt.Sprint(err) != fmt.Sprint(errAgain) {
+				s.fail("%T makes %+v (%v), and then %+v (%v)", e, made, err, again, errAgain)
+			}
+			overwrite(again)
+			if !reflect.DeepEqual(k, keyBefore) {
+				s.fail("%T has changed the key, or what was made of it shares memory with it", e)
+			}
+			if !reflect.DeepEqual(e, eventBefore) {
+				s.fail("%T has changed itself", e)
+			}
+			overwrite(k.clone()) // the copy above is a copy
+			if !reflect.DeepEqual(k, keyBefore) {
+				s.fail("a clone shares memory with the key")
+			}
+		}
+		for range steps {
+			what, _ := s.step()
+			s.history = append(s.history[max(0, len(s.history)-20):], what)
+			s.checkQueriesArePure()
+			for _, e := range []Event{Activate{}, RetireAll{}} { // which no history takes
+				s.applying(s.key, e)
+			}
+		}
+	}
+	if len(events) != 11 {
+		t.Errorf("the histories had only %v", slices.Sorted(maps.Keys(events)))
+	}
+}
+
+// checkQueriesArePure overwrites what queries return: that must not change the key.
+func (s *simulation) checkQueriesArePure() {
+	before := s.key.clone()
+	for client := range s.redox {
+		clear(s.key.Order(client))
+	}
+	clear(s.key.Waiting())
+	clear(s.key.Due(s.now))
+	for _, v := range before.Versions {
+		clear(s.key.Needs(v.Number))
+		s.key.GraceEnd(v)
+	}
+	if !reflect.DeepEqual(s.key, before) {
+		s.fail("a query has changed the key, or returned a part of it: %+v", before)
+	}
+}
+
+// overwrite changes all memory that a key refers to.
+func overwrite(k Key) {
+	clear(k.Versions[:cap(k.Versions)])
+	clear(k.Clients.Standings[:cap(k.Clients.Standings)])
+	for number := range k.Clients.RetiredUse {
+		k.Clients.RetiredUse[number] = time.Time{}
+	}
 }

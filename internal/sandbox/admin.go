@@ -82,7 +82,7 @@ func readAdmin(w http.ResponseWriter, r *http.Request, v any) bool {
 // adminError answers with an error of the sandbox's own endpoints, and logs it.
 func adminError(w http.ResponseWriter, r *http.Request, status int, err error) {
 	x := exchangeOf(r)
-	x.say("refused %s %s: %s", x.method, printable(x.path), err)
+	x.say("rejected %s %s: %s", x.method, printable(x.path), err)
 	writeJSON(w, "application/json", status, map[string]string{"error": err.Error()})
 }
 
@@ -158,7 +158,7 @@ func ParseAPIKeyRequest(data []byte) (APIKeyRequest, error) {
 	return request, err
 }
 
-// CreateAPIKeyChecked makes an API key as POST /sandbox/apikeys does. It refuses what the Platform API refuses.
+// CreateAPIKeyChecked makes an API key as POST /sandbox/apikeys does. It rejects what the Platform API rejects.
 func (s *Sandbox) CreateAPIKeyChecked(request APIKeyRequest) (APIKey, error) {
 	source := keySource{JWKSURL: request.JWKSURL, JWKSet: request.JWKSet, JWK: request.JWK}
 	if err := source.resolve(); err != nil {

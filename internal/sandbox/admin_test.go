@@ -67,7 +67,7 @@ func TestAdminAPIKeys(t *testing.T) {
 	}
 }
 
-func TestAdminRefusals(t *testing.T) {
+func TestAdminRejections(t *testing.T) {
 	r := newRig(t)
 	for _, c := range []struct {
 		method, path, body string
@@ -127,9 +127,9 @@ func TestCounters(t *testing.T) {
 	r.post(form("nonsense"))
 	r.post(form(sign(header(), with(r.claims(), "aud", "x"), "RS384", rsaKey())))
 	r.send("GET", "/fhir/R4/x/Development/Patient/1", "", "")
-	want := `{"token":{"requests":3,"issued":1,"refused":{"(empty)":2},"faulted":0,"abandoned":0,` +
-		`"clients":{"(unknown)":{"issued":0,"refused":1},"client":{"issued":1,"refused":1}}},` +
-		`"fhir":{"requests":1,"refused":1,"faulted":0},"platform":{"requests":0,"refused":0,"faulted":0},` +
+	want := `{"token":{"requests":3,"issued":1,"rejected":{"(empty)":2},"faulted":0,"abandoned":0,` +
+		`"clients":{"(unknown)":{"issued":0,"rejected":1},"client":{"issued":1,"rejected":1}}},` +
+		`"fhir":{"requests":1,"rejected":1,"faulted":0},"platform":{"requests":0,"rejected":0,"faulted":0},` +
 		`"jwks_fetches":{"succeeded":0,"failed":0}}`
 	if got := strings.TrimSpace(string(r.send("GET", "/sandbox/counters", "", "").body)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -165,8 +165,8 @@ func (s *Sandbox) DeleteAPIKey(id string) bool {
 	return ok
 }
 
-// SetJWKSet replaces an API key's JWK set as a whole, and takes its JWKS URL away. It refuses what the Platform
-// API refuses.
+// SetJWKSet replaces an API key's JWK set as a whole, and takes its JWKS URL away. It rejects what the Platform
+// API rejects.
 func (s *Sandbox) SetJWKSet(id string, jwkSet json.RawMessage) error {
 	return s.setKeys(id, &keySource{JWKSet: jwkSet})
 }

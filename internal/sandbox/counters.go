@@ -31,7 +31,7 @@ type Counters struct {
 type TokenCounters struct {
 	Requests  int                       `json:"requests"`
 	Issued    int                       `json:"issued"`
-	Refused   map[string]int            `json:"refused"`   // by error_description, "(empty)" for the empty one
+	Rejected  map[string]int            `json:"rejected"`  // by error_description, "(empty)" for the empty one
 	Faulted   int                       `json:"faulted"`   // answered, or reset, by a fault
 	Abandoned int                       `json:"abandoned"` // the client went away before it was answered
 	Clients   map[string]ClientCounters `json:"clients"`   // by client ID, "(unknown)" for those of no API key
@@ -39,14 +39,14 @@ type TokenCounters struct {
 
 // ClientCounters counts one client's token requests.
 type ClientCounters struct {
-	Issued  int `json:"issued"`
-	Refused int `json:"refused"`
+	Issued   int `json:"issued"`
+	Rejected int `json:"rejected"`
 }
 
 // AccessCounters counts requests that need an access token.
 type AccessCounters struct {
 	Requests int `json:"requests"`
-	Refused  int `json:"refused"` // for want of a live token of the right kind
+	Rejected int `json:"rejected"` // for want of a live token of the right kind
 	Faulted  int `json:"faulted"`
 }
 
@@ -80,7 +80,7 @@ func (b *counterBox) tokenIssued(clientID string) {
 	})
 }
 
-func (b *counterBox) tokenRefused(clientID, description string) {
+func (b *counterBox) tokenRejected(clientID, description string) {
 	if description == "" {
 		description = emptyDescription
 	}
@@ -88,8 +88,8 @@ func (b *counterBox) tokenRefused(clientID, description string) {
 		clientID = unknownClient
 	}
 	b.change(func(c *Counters) {
-		c.Token.Refused[description]++
-		c.Token.client(clientID, func(of *ClientCounters) { of.Refused++ })
+		c.Token.Rejected[description]++
+		c.Token.client(clientID, func(of *ClientCounters) { of.Rejected++ })
 	})
 }
 
@@ -127,7 +127,7 @@ func (b *counterBox) access(where area, allowed bool) {
 		}
 		of.Requests++
 		if !allowed {
-			of.Refused++
+			of.Rejected++
 		}
 	})
 }
@@ -147,7 +147,7 @@ func (s *Sandbox) Counters() Counters {
 	var c Counters
 	s.counters.change(func(current *Counters) {
 		c = *current
-		c.Token.Refused = maps.Clone(c.Token.Refused)
+		c.Token.Rejected = maps.Clone(c.Token.Rejected)
 		c.Token.Clients = maps.Clone(c.Token.Clients)
 	})
 	return c
@@ -156,6 +156,6 @@ func (s *Sandbox) Counters() Counters {
 // ResetCounters sets every counter to zero.
 func (s *Sandbox) ResetCounters() {
 	s.counters.change(func(c *Counters) {
-		*c = Counters{Token: TokenCounters{Refused: map[string]int{}, Clients: map[string]ClientCounters{}}}
+		*c = Counters{Token: TokenCounters{Rejected: map[string]int{}, Clients: map[string]ClientCounters{}}}
 	})
 }

@@ -146,7 +146,7 @@ func (b *faultBox) take(path string) Faults {
 	return f
 }
 
-// SetFaults replaces the faults; the zero value ends them. It panics on values that PUT /sandbox/faults refuses, a
+// SetFaults replaces the faults; the zero value ends them. It panics on values that PUT /sandbox/faults rejects, a
 // mistake in the program.
 func (s *Sandbox) SetFaults(f Faults) {
 	if err := f.check(); err != nil {

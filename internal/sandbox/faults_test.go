@@ -239,7 +239,7 @@ func TestBadFaults(t *testing.T) {
 		}()
 	}
 	if r.Faults().Status != 503 {
-		t.Error("refused faults replaced the ones that were set")
+		t.Error("rejected faults replaced the ones that were set")
 	}
 }
 

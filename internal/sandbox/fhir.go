@@ -26,15 +26,15 @@ func (s *Sandbox) handlePatient(w http.ResponseWriter, r *http.Request) {
 	s.counters.access(areaFHIR, allowed)
 	switch {
 	case !live:
-		x.say("refused Patient/%s: no live access token", printable(id))
+		x.say("rejected Patient/%s: no live access token", printable(id))
 		challenge(w, r)
 		operationOutcome(w, http.StatusUnauthorized, "login", "A live access token is required.")
 	case !allowed:
-		x.say("refused Patient/%s: the token of client %s is for %s, the path says %s",
+		x.say("rejected Patient/%s: the token of client %s is for %s, the path says %s",
 			printable(id), printable(token.clientID), printable(token.environment.Flag), printable(environment))
 		operationOutcome(w, http.StatusForbidden, "forbidden", "The access token is for another environment.")
 	case !fhirID.MatchString(id):
-		x.say("refused Patient/%s: not a FHIR id", printable(id))
+		x.say("rejected Patient/%s: not a FHIR id", printable(id))
 		operationOutcome(w, http.StatusNotFound, "not-found", "There is no such patient.")
 	default:
 		x.say("Patient/%s read with a token issued %s to client %s", printable(id), s.age(token), printable(token.clientID))

@@ -34,7 +34,7 @@ func TestPatient(t *testing.T) {
 			t.Errorf("%s: WWW-Authenticate is %q", c.name, got.header.Get("WWW-Authenticate"))
 		}
 	}
-	if c := r.Counters().FHIR; c.Requests != 7 || c.Refused != 5 {
+	if c := r.Counters().FHIR; c.Requests != 7 || c.Rejected != 5 {
 		t.Errorf("counted %+v", c)
 	}
 	r.clock.advance(12e9)

@@ -42,22 +42,22 @@ func newJWKSClient(roots *x509.CertPool) *http.Client {
 
 // publicKeys gives the API key's public keys that kid names. Nothing is cached: what the JWKS URL says now counts,
 // and a change in the dashboard holds at once. No lock is held while the URL is read.
-func (s *Sandbox) publicKeys(ctx context.Context, k APIKey, kid string) ([]jose.JSONWebKey, *refusal) {
+func (s *Sandbox) publicKeys(ctx context.Context, k APIKey, kid string) ([]jose.JSONWebKey, *rejection) {
 	jwkSet := k.JWKSet
 	if k.JWKSURL != "" {
 		var err error
 		jwkSet, err = s.fetchJWKSet(ctx, k.JWKSURL)
 		s.counters.jwksFetch(err == nil)
 		if err != nil {
-			return nil, &refusal{ruleJWKSUnreadable, "the JWKS URL " + printable(k.JWKSURL) + " can't be read: " + err.Error()}
+			return nil, &rejection{ruleJWKSUnreadable, "the JWKS URL " + printable(k.JWKSURL) + " can't be read: " + err.Error()}
 		}
 	}
 	if len(jwkSet) == 0 {
-		return nil, &refusal{ruleKidUnknown, "the API key has no JWK set and no JWKS URL"}
+		return nil, &rejection{ruleKidUnknown, "the API key has no JWK set and no JWKS URL"}
 	}
 	raw, err := jwkSetKeys(jwkSet)
 	if err != nil {
-		return nil, &refusal{ruleJWKSUnreadable, "the API key's JWK set: " + err.Error()}
+		return nil, &rejection{ruleJWKSUnreadable, "the API key's JWK set: " + err.Error()}
 	}
 	var keys []jose.JSONWebKey
 	for _, one := range raw {
@@ -66,12 +66,12 @@ func (s *Sandbox) publicKeys(ctx context.Context, k APIKey, kid string) ([]jose.
 		}
 		var key jose.JSONWebKey
 		if key.UnmarshalJSON(one) != nil || !key.IsPublic() {
-			return nil, &refusal{ruleKidUnknown, "the JWK that kid names is not a readable public key"}
+			return nil, &rejection{ruleKidUnknown, "the JWK that kid names is not a readable public key"}
 		}
 		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return nil, &refusal{ruleKidUnknown, "the kid is not in the API key's JWK set"}
+		return nil, &rejection{ruleKidUnknown, "the kid is not in the API key's JWK set"}
 	}
 	return keys, nil
 }

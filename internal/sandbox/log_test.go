@@ -18,7 +18,7 @@ func TestLogIsInWords(t *testing.T) {
 	r.post(form(sign(with(header(), "kid", "gone"), r.claims(), "RS384", rsaKey())))
 	r.send("GET", "/nowhere", "", "")
 	want := "12:00:00 token     issued for client client signed with kid rsa (RS384), lives 300s\n" +
-		"12:00:00 token     refused: Public key not found, check client_id, kid and Redox dashboard settings (client client, kid gone): the kid is not in the API key's JWK set\n" +
+		"12:00:00 token     rejected: Public key not found, check client_id, kid and Redox dashboard settings (client client, kid gone): the kid is not in the API key's JWK set\n" +
 		"12:00:00 other     GET /nowhere: 404 Not Found\n"
 	if got := r.log.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)

@@ -70,7 +70,7 @@ func platformAnswer(w http.ResponseWriter, status int, name string, value any) {
 // platformError answers with an error. Redox documents no form for them; this one is the sandbox's own.
 func platformError(w http.ResponseWriter, r *http.Request, status int, message string) {
 	x := exchangeOf(r)
-	x.say("refused %s %s: %s", x.method, printable(x.path), message)
+	x.say("rejected %s %s: %s", x.method, printable(x.path), message)
 	writeJSON(w, "application/json", status, map[string]any{"meta": meta, "error": map[string]string{"message": message}})
 }
 
@@ -94,7 +94,7 @@ type platformFields struct {
 	JWKSet  json.RawMessage `json:"jwkSet"`
 }
 
-// readPlatformFields reads and checks a PATCH's or POST's body. Members that Redox doesn't document are refused:
+// readPlatformFields reads and checks a PATCH's or POST's body. Members that Redox doesn't document are rejected:
 // whether Redox ignores them is unknown, and here a mistyped one should show.
 func readPlatformFields(r *http.Request) (platformFields, keySource, error) {
 	var fields platformFields

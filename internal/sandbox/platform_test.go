@@ -70,12 +70,12 @@ func TestPlatformFlow(t *testing.T) {
 	if got := r.send("GET", "/platform/v1/apikeys/"+id, token, ""); got.status != http.StatusNotFound {
 		t.Errorf("deleted, but read: %d", got.status)
 	}
-	if c := r.Counters().Platform; c.Requests != 9 || c.Refused != 0 {
+	if c := r.Counters().Platform; c.Requests != 9 || c.Rejected != 0 {
 		t.Errorf("counted %+v", c)
 	}
 }
 
-func TestPlatformRefusals(t *testing.T) {
+func TestPlatformRejections(t *testing.T) {
 	r := newRig(t)
 	manager, plain := r.managementToken(), r.token()
 	const keyPath = "/platform/v1/apikeys/" + testClient
@@ -126,18 +126,18 @@ func TestPlatformRefusals(t *testing.T) {
 			if (got.header.Get("WWW-Authenticate") != "") != (c.status == 401) {
 				t.Errorf("WWW-Authenticate is %q", got.header.Get("WWW-Authenticate"))
 			}
-			if !strings.Contains(lastLine(r), "platform  refused") {
+			if !strings.Contains(lastLine(r), "platform  rejected") {
 				t.Errorf("the log says %q", lastLine(r))
 			}
 		})
 	}
 	if after, _ := r.APIKey(testClient); string(after.JWKSet) != string(before.JWKSet) || after.Name != before.Name {
-		t.Error("a refused request changed the API key")
+		t.Error("a rejected request changed the API key")
 	}
 	if strings.Contains(r.log.String(), "c2VjcmV0") {
 		t.Error("private key material is in the log")
 	}
-	if c := r.Counters().Platform; c.Refused != 4 {
+	if c := r.Counters().Platform; c.Rejected != 4 {
 		t.Errorf("counted %+v", c)
 	}
 	r.clock.advance(tokenLifetime)

@@ -49,20 +49,20 @@ const (
 // publicKeyNotFound is Redox's answer to a wrong client ID and to every reason not to find the key.
 const publicKeyNotFound = "Public key not found, check client_id, kid and Redox dashboard settings"
 
-// Refusal is what the token endpoint answers when a rule is broken.
-type Refusal struct {
+// Rejection is what the token endpoint answers when a rule is broken.
+type Rejection struct {
 	Broken      string // the rule, in words
 	Status      int
 	Description string // error_description
 }
 
-// refusals is the one table of rules, in the order they are checked, and answers.
+// rejections is the one table of rules, in the order they are checked, and answers.
 //
 // The descriptions are the documented ones. Redox documents no HTTP status: here what it can't authenticate (no
 // key found, bad signature) is 401 and the rest 400, so that clients meet both. Redox documents the empty
 // description for a wrong value (it names aud, alg and jti) and for an iat out of its window; what is wrong in
 // value and listed nowhere (an unreadable JWT, typ, jku, sub, exp, the signature) is answered likewise.
-var refusals = [ruleCount]Refusal{
+var rejections = [ruleCount]Rejection{
 	ruleBodySize:             {"the body is at most 64 KiB", http.StatusRequestEntityTooLarge, ""},
 	ruleContentType:          {"Content-Type is application/x-www-form-urlencoded", http.StatusBadRequest, "x-www-form-urlencoded content-type required"},
 	ruleGrantTypeMissing:     {"grant_type is present", http.StatusBadRequest, "Missing grant_type parameter"},
@@ -99,11 +99,11 @@ var refusals = [ruleCount]Refusal{
 	ruleJtiReplayed:          {"claim jti was not used in a live assertion", http.StatusBadRequest, ""},
 }
 
-// Refusals gives every rule of the token endpoint, in the order they are checked, with the answer to its breach.
-func Refusals() []Refusal { return append([]Refusal(nil), refusals[:]...) }
+// Rejections gives every rule of the token endpoint, in the order they are checked, with the answer to its breach.
+func Rejections() []Rejection { return append([]Rejection(nil), rejections[:]...) }
 
-// refusal is one request's breach: the rule, and what was really wrong, for the log.
-type refusal struct {
+// rejection is one request's breach: the rule, and what was really wrong, for the log.
+type rejection struct {
 	rule rule
 	why  string
 }

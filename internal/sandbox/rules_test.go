@@ -193,7 +193,7 @@ func TestEachRuleBroken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := refusals[c.rule]
+			want := rejections[c.rule]
 			if got.status != want.Status || got.fields["error"] != "invalid_request" || got.fields["error_description"] != c.description {
 				t.Errorf("got %d %v %q, want %d %q\n%s", got.status, got.fields["error"], got.fields["error_description"], want.Status, c.description, lastLine(r))
 			}
@@ -204,29 +204,29 @@ func TestEachRuleBroken(t *testing.T) {
 				t.Errorf("the table of rules says %q", want.Description)
 			}
 			if fired := r.firedRule(contentType, body); fired != c.rule {
-				t.Errorf("refused for another rule: %s", refusals[fired].Broken)
+				t.Errorf("rejected for another rule: %s", rejections[fired].Broken)
 			}
 			counters := r.Counters().Token
 			key := c.description
 			if key == "" {
 				key = emptyDescription
 			}
-			if counters.Requests != 1 || counters.Refused[key] != 1 || counters.Issued != 0 {
+			if counters.Requests != 1 || counters.Rejected[key] != 1 || counters.Issued != 0 {
 				t.Errorf("counters are %+v", counters)
 			}
-			if line := lastLine(r); !strings.Contains(line, "token     refused: "+key) {
+			if line := lastLine(r); !strings.Contains(line, "token     rejected: "+key) {
 				t.Errorf("the log says %q", line)
 			}
 		})
 	}
-	for i, of := range Refusals() {
+	for i, of := range Rejections() {
 		if of.Broken == "" || !tested[rule(i)] {
 			t.Errorf("rule %d (%s) is tested nowhere", i, of.Broken)
 		}
 	}
 }
 
-// firedRule gives the rule that refuses a token request: many share the empty description.
+// firedRule gives the rule that rejects a token request: many share the empty description.
 func (r *rig) firedRule(contentType, body string) rule {
 	if len(body) > tokenBodyMax {
 		return ruleBodySize
@@ -238,7 +238,7 @@ func (r *rig) firedRule(contentType, body string) rule {
 		_, _, broken = r.checkAssertion(r.t.Context(), &exchange{now: r.clock.Now()}, form.Get("client_assertion"))
 	}
 	if broken == nil {
-		r.t.Fatal("not refused")
+		r.t.Fatal("not rejected")
 	}
 	return broken.rule
 }
@@ -303,13 +303,13 @@ func TestTimesOneByOne(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		iat, exp int64
-		want     *refusal
+		want     *rejection
 	}{
-		{"iat 310 s ago is too old only by its exp", -310, -10, &refusal{rule: ruleExpPast}},
-		{"iat 311 s ago", -311, -11, &refusal{rule: ruleIatPast}},
+		{"iat 310 s ago is too old only by its exp", -310, -10, &rejection{rule: ruleExpPast}},
+		{"iat 311 s ago", -311, -11, &rejection{rule: ruleIatPast}},
 		{"iat 10 s ahead", 10, 310, nil},
-		{"iat 11 s ahead", 11, 311, &refusal{rule: ruleIatFuture}},
-		{"exp 311 s ahead", 10, 311, &refusal{rule: ruleExpFuture}},
+		{"iat 11 s ahead", 11, 311, &rejection{rule: ruleIatFuture}},
+		{"exp 311 s ahead", 10, 311, &rejection{rule: ruleExpFuture}},
 	} {
 		now := r.clock.Now()
 		var a assertion
@@ -335,7 +335,7 @@ func TestReplay(t *testing.T) {
 		"a string that reads same": signText(`{"alg":"RS384","kid":"rsa","typ":"JWT"}`, strings.Replace(string(must(json.Marshal(claims))), `"once"`, `"\u006fnce"`, 1), jose.RS384, rsaKey()),
 	} {
 		got := r.post(form(assertion))
-		if got.status != refusals[ruleJtiReplayed].Status || got.fields["error_description"] != "" || !strings.Contains(lastLine(r), "the jti was used before") {
+		if got.status != rejections[ruleJtiReplayed].Status || got.fields["error_description"] != "" || !strings.Contains(lastLine(r), "the jti was used before") {
 			t.Errorf("%s: %d %s", name, got.status, lastLine(r))
 		}
 	}
@@ -354,8 +354,8 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestRefusedAssertionUsesNoNonce: who corrects the mistake may keep the jti.
-func TestRefusedAssertionUsesNoNonce(t *testing.T) {
+// TestRejectedAssertionUsesNoNonce: who corrects the mistake may keep the jti.
+func TestRejectedAssertionUsesNoNonce(t *testing.T) {
 	r := newRig(t)
 	claims := r.claims()
 	r.post(form(sign(header(), with(claims, "aud", "https://example.com"), jose.RS384, rsaKey())))
@@ -425,14 +425,14 @@ func TestJWKSURL(t *testing.T) {
 			if (got.status == http.StatusOK) != c.ok || again.status != got.status {
 				t.Fatalf("got %d and %d: %s", got.status, again.status, lastLine(r))
 			}
-			if !c.ok && (got.status != refusals[c.rule].Status || got.fields["error_description"] != publicKeyNotFound) {
+			if !c.ok && (got.status != rejections[c.rule].Status || got.fields["error_description"] != publicKeyNotFound) {
 				t.Errorf("got %d %v", got.status, got.fields)
 			}
 		})
 	}
 	for _, jku := range []string{"https://example.com/jwks", unreachable.URL + "/", strings.ToUpper(unreachable.URL)} {
 		got := r.post(form(sign(with(header(), "jku", jku), r.claims(), jose.RS384, rsaKey())))
-		if got.status != refusals[ruleJkuOther].Status || got.fields["error_description"] != "" {
+		if got.status != rejections[ruleJkuOther].Status || got.fields["error_description"] != "" {
 			t.Errorf("jku %s: %d %v", jku, got.status, got.fields)
 		}
 	}
@@ -478,7 +478,7 @@ func TestAPIKeyKeys(t *testing.T) {
 	}
 	r.CreateAPIKey(APIKey{ID: testClient, JWKSet: jwkSet(publicJWK(p256Key().Public(), "ec"))})
 	got := r.post(form(sign(map[string]any{"alg": "ES384", "kid": "ec", "typ": "JWT"}, r.claims(), jose.ES384, p256Key())))
-	if got.status != refusals[ruleSignature].Status {
+	if got.status != rejections[ruleSignature].Status {
 		t.Errorf("ES384 with P-256: %d %s", got.status, lastLine(r))
 	}
 }

@@ -143,7 +143,7 @@ func (s *Sandbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.counters.fault(x.area)
 		s.answerFault(w, answer, x)
 	case tooLarge && x.area == areaToken:
-		s.refuse(answer, x, assertion{}, refusal{ruleBodySize, "the body is larger than 64 KiB"})
+		s.reject(answer, x, assertion{}, rejection{ruleBodySize, "the body is larger than 64 KiB"})
 	case tooLarge:
 		platformError(answer, r, http.StatusRequestEntityTooLarge, "the body is larger than 1 MiB")
 	default:

@@ -44,12 +44,12 @@ func (s *Sandbox) handleToken(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r)
 	form, broken := readForm(r)
 	if broken != nil {
-		s.refuse(w, x, assertion{}, *broken)
+		s.reject(w, x, assertion{}, *broken)
 		return
 	}
 	a, k, broken := s.checkAssertion(r.Context(), x, form.Get("client_assertion"))
 	if broken != nil {
-		s.refuse(w, x, a, *broken)
+		s.reject(w, x, a, *broken)
 		return
 	}
 	// Redox documents nothing about scopes that an API key doesn't have: what is asked for is granted.
@@ -63,13 +63,13 @@ func (s *Sandbox) handleToken(w http.ResponseWriter, r *http.Request) {
 
 // readForm checks the request up to its assertion. RFC 6749 section 3.2 forbids to repeat a parameter; one that is
 // there twice counts as one with a wrong value.
-func readForm(r *http.Request) (url.Values, *refusal) {
+func readForm(r *http.Request) (url.Values, *rejection) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != formType {
-		return nil, &refusal{ruleContentType, "Content-Type is " + quoted(r.Header.Get("Content-Type"))}
+		return nil, &rejection{ruleContentType, "Content-Type is " + quoted(r.Header.Get("Content-Type"))}
 	}
 	if err := r.ParseForm(); err != nil {
-		return nil, &refusal{ruleContentType, "the body is not a form"}
+		return nil, &rejection{ruleContentType, "the body is not a form"}
 	}
 	form := r.PostForm // what is in the URL's query doesn't count
 	for _, parameter := range []struct {
@@ -83,29 +83,29 @@ func readForm(r *http.Request) (url.Values, *refusal) {
 	} {
 		switch value := form.Get(parameter.name); {
 		case value == "":
-			return nil, &refusal{parameter.missing, "the form has no " + parameter.name}
+			return nil, &rejection{parameter.missing, "the form has no " + parameter.name}
 		case len(form[parameter.name]) > 1:
-			return nil, &refusal{parameter.other, "the form has " + parameter.name + " more than once"}
+			return nil, &rejection{parameter.other, "the form has " + parameter.name + " more than once"}
 		case parameter.want != "" && value != parameter.want:
-			return nil, &refusal{parameter.other, parameter.name + " is " + quoted(value)}
+			return nil, &rejection{parameter.other, parameter.name + " is " + quoted(value)}
 		}
 	}
 	return form, nil
 }
 
-// refuse answers with what Redox documents for the broken rule, and logs what was really wrong.
-func (s *Sandbox) refuse(w http.ResponseWriter, x *exchange, a assertion, broken refusal) {
-	with := refusals[broken.rule]
-	s.counters.tokenRefused(s.knownClient(a.clientID), with.Description)
+// reject answers with what Redox documents for the broken rule, and logs what was really wrong.
+func (s *Sandbox) reject(w http.ResponseWriter, x *exchange, a assertion, broken rejection) {
+	with := rejections[broken.rule]
+	s.counters.tokenRejected(s.knownClient(a.clientID), with.Description)
 	description := with.Description
 	if description == "" {
 		description = emptyDescription
 	}
 	who := ""
-	if a.clientID != "" || a.keyID != "" {
-		who = " (client " + quoted(a.clientID) + ", kid " + quoted(a.keyID) + ")"
+	if a.clientID != "" || a.kid != "" {
+		who = " (client " + quoted(a.clientID) + ", kid " + quoted(a.kid) + ")"
 	}
-	x.say("refused: %s%s: %s", description, who, broken.why)
+	x.say("rejected: %s%s: %s", description, who, broken.why)
 	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, "application/json", with.Status, struct {
 		Error       string `json:"error"`
@@ -132,7 +132,7 @@ func (s *Sandbox) issue(w http.ResponseWriter, x *exchange, a assertion, k APIKe
 	now := s.options.Now()
 	s.tokens.add(token, issuedToken{k.ID, k.Environment, k.Management, now}, now, now.Add(lifetime))
 	s.counters.tokenIssued(k.ID)
-	x.say("issued for client %s signed with kid %s (%s), lives %s", printable(k.ID), printable(a.keyID), a.algorithm, seconds(lifetime))
+	x.say("issued for client %s signed with kid %s (%s), lives %s", printable(k.ID), printable(a.kid), a.algorithm, seconds(lifetime))
 
 	answer := map[string]any{
 		"access_token": token,

@@ -16,7 +16,7 @@ import (
 
 const (
 	// freshFor is how long after its mint a token counts as fresh for those who ask for a new one: a crowd
-	// whose token was refused makes one new token, not one each.
+	// whose token was rejected makes one new token, not one each.
 	freshFor = 2 * time.Second
 
 	leastPause = time.Second
@@ -140,7 +140,7 @@ func (c *Cache[T]) Get(ctx context.Context, name string) (Served[T], error) {
 }
 
 // Fresh serves a token that was minted just now: by a mint already under way, by a new one, or up to two seconds
-// ago. It is for a reader whose token was refused, so it never serves an older one.
+// ago. It is for a reader whose token was rejected, so it never serves an older one.
 func (c *Cache[T]) Fresh(ctx context.Context, name string) (Served[T], error) {
 	return c.await(ctx, name, c.freshOrMint)
 }

@@ -69,7 +69,7 @@ func TestBackupDocumentation(t *testing.T) {
 	}
 	e.bash(directory, bringBack[2])
 	after := e.data("read", "redox/token")
-	if kid := after["key_id"]; kid == leaked["kid"] || kid == before["key_id"] ||
+	if kid := after["kid"]; kid == leaked["kid"] || kid == before["kid"] ||
 		e.opens(fmt.Sprint(after["access_token"])) != http.StatusOK {
 		t.Errorf("at last a token is of kid %v", kid)
 	}
@@ -113,8 +113,8 @@ func TestBackupDocumentation(t *testing.T) {
 		c.try("operator", "unseal", unsealKey) // again, if the clone was still sealing itself
 		return c.try("token", "lookup").code == 0
 	})
-	if token := c.data("read", "redox/token"); token["key_id"] != leaked["kid"] {
-		t.Errorf("a clone mints with %v", token["key_id"])
+	if token := c.data("read", "redox/token"); token["kid"] != leaked["kid"] {
+		t.Errorf("a clone mints with %v", token["kid"])
 	}
 	c.bash(directory, commands[1])
 	if response, _ := c.http(http.MethodGet, "redox/keys/main", ""); response.StatusCode != http.StatusNotFound {

@@ -128,7 +128,7 @@ func TestPrometheus(t *testing.T) {
 	e.try("write", "-f", e.at("token"))
 	e.must("write", "-f", e.at("check"))
 	await(t, "Prometheus to know of the trouble", func() bool {
-		series, err := p.query(`increase(redox_assertions_refused_total{error="invalid_client"}[1m]) > 0 ` +
+		series, err := p.query(`increase(redox_assertions_rejected_total{error="invalid_client"}[1m]) > 0 ` +
 			`and on() increase(redox_mints_total{result="failure"}[1m]) > 0`)
 		return err == nil && series == 1
 	})

@@ -261,7 +261,7 @@ func (o *operations) readers() {
 		if err != nil {
 			o.t.Fatal(err)
 		}
-		return strings.Contains(string(log), `"key_id":"`+kid+`"`) && strings.Contains(string(log), `"client_id":"client-1"`)
+		return strings.Contains(string(log), `"kid":"`+kid+`"`) && strings.Contains(string(log), `"client_id":"client-1"`)
 	}
 	if inAudit() {
 		o.t.Error("the audit log has the kid before it was told to")

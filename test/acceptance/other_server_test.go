@@ -153,7 +153,7 @@ func (s *authorizationServer) fresh(e *engine) (kid any) {
 	if scope := s.scopeOf(token["access_token"]); scope != "system/Patient.rs" {
 		s.t.Errorf("the token's scope is %q", scope)
 	}
-	return token["key_id"]
+	return token["kid"]
 }
 
 // forgetToken writes what is configured already, which drops the shared token.
@@ -242,11 +242,11 @@ func TestOtherServerHoldsKeys(t *testing.T) {
 	e.forgetToken()
 	e.refused(http.StatusBadRequest, "read", e.at("token"))
 	e.must("write", "-f", e.at("keys/main/activate"))
-	if check := e.data("write", "-f", e.at("check")); check["ok"] != true { // which ends the pause after the refusal
+	if check := e.data("write", "-f", e.at("check")); check["ok"] != true { // which ends the pause after the rejection
 		t.Errorf("check: %v", check)
 	}
-	if token := e.data("read", e.at("token")); token["key_id"] != pending["pending_kid"] {
-		t.Errorf("%v signs, not %v", token["key_id"], pending["pending_kid"])
+	if token := e.data("read", e.at("token")); token["kid"] != pending["pending_kid"] {
+		t.Errorf("%v signs, not %v", token["kid"], pending["pending_kid"])
 	}
 	key = e.data("read", e.at("keys/main"))
 	e.must("write", "-f", e.at("keys/main/retire"))
@@ -271,8 +271,8 @@ func TestOtherServerHoldsKeys(t *testing.T) {
 	e.data("read", e.at("token"))
 }
 
-// TestOtherServerRefuses shows that the server checks what it is given, and what an operator is told of a refusal.
-func TestOtherServerRefuses(t *testing.T) {
+// TestOtherServerRejects shows that the server checks what it is given, and what an operator is told of a rejection.
+func TestOtherServerRejects(t *testing.T) {
 	verifyOnly(t, "builds tools/authorization-server")
 	t.Parallel()
 	s := startAuthorizationServer(t)
@@ -302,7 +302,7 @@ func TestOtherServerRefuses(t *testing.T) {
 		{"audience", "audience=https://example.com/token", "invalid_client", notAccepted, []string{"audience", "Claim 'audience'"}},
 		{"client ID", "client_id=nobody", "invalid_client", notAccepted, []string{"client_id"}},
 		{"scope", "scope=system/*.cruds", "invalid_scope", "Redox does not grant the scope asked for", []string{"system/*.cruds"}},
-		{"key", "key=unknown", "invalid_request", "Redox refused the token request", []string{"signing key with kid"}},
+		{"key", "key=unknown", "invalid_request", "Redox rejected the token request", []string{"signing key with kid"}},
 		{"algorithm", "key=rsa", "invalid_client", notAccepted, []string{"signing algorithm 'RS384'"}},
 		{"nothing", "scope=system/Patient.rs", "", "", nil},
 	} {
@@ -340,7 +340,7 @@ func TestOtherServersDocumentation(t *testing.T) {
 		t.Errorf("the token's scope is %q", scope)
 	}
 	versions, _ := e.data("read", e.at("keys/main"))["versions"].(map[string]any)
-	if second, _ := versions["2"].(map[string]any); second["state"] != "active" || second["kid"] != token["key_id"] {
-		t.Errorf("%v signs, but the versions are %v", token["key_id"], versions)
+	if second, _ := versions["2"].(map[string]any); second["state"] != "active" || second["kid"] != token["kid"] {
+		t.Errorf("%v signs, but the versions are %v", token["kid"], versions)
 	}
 }

@@ -156,8 +156,8 @@ func TestRotationGoesOnAfterALeaderChange(t *testing.T) {
 	}
 	leader.learnKeys()
 	token := e.data("read", "redox/token")
-	if token["key_id"] != pending["pending_kid"] || e.opens(fmt.Sprint(token["access_token"])) != http.StatusOK {
-		t.Errorf("the token is of kid %v", token["key_id"])
+	if token["kid"] != pending["pending_kid"] || e.opens(fmt.Sprint(token["access_token"])) != http.StatusOK {
+		t.Errorf("the token is of kid %v", token["kid"])
 	}
 }
 

@@ -131,7 +131,7 @@ func (r *rotated) rotate(replace bool) {
 // awaitTokenOf waits until the readers get tokens that the version with this kid signed for.
 func (r *rotated) awaitTokenOf(kid any) {
 	r.t.Helper()
-	await(r.t, "a token of the new version", func() bool { return r.data("read", r.at("token"))["key_id"] == kid })
+	await(r.t, "a token of the new version", func() bool { return r.data("read", r.at("token"))["kid"] == kid })
 }
 
 // publishedKids reads the JWKS as anybody may.

@@ -136,8 +136,8 @@ func (u *user) checkPatient(r result) {
 	}
 }
 
-// checkRefused checks that the script has failed, with a message.
-func (u *user) checkRefused(r result, message string) {
+// checkFailed checks that the script has failed, with a message.
+func (u *user) checkFailed(r result, message string) {
 	u.t.Helper()
 	if r.code == 0 || r.stdout != "" || !strings.Contains(r.stderr, message) {
 		u.t.Errorf("%s: exit status %d, and not %q:\n%s%s", u.script.name, r.code, message, r.stdout, r.stderr)
@@ -175,9 +175,9 @@ func TestScriptsReadResources(t *testing.T) {
 	}
 }
 
-// TestScriptsReplaceRefusedToken has Redox refuse the token that all share: each program makes one fresh token, and goes
+// TestScriptsReplaceRejectedToken has Redox reject the token that all share: each program makes one fresh token, and goes
 // on with that.
-func TestScriptsReplaceRefusedToken(t *testing.T) {
+func TestScriptsReplaceRejectedToken(t *testing.T) {
 	verifyOnly(t, "needs Python and Node.js")
 	t.Parallel()
 	e := newReadyEngine(t)
@@ -195,7 +195,7 @@ func TestScriptsReplaceRefusedToken(t *testing.T) {
 	}
 }
 
-// TestScriptsGiveUp has Redox refuse every token: each program makes one fresh token, and no more.
+// TestScriptsGiveUp has Redox reject every token: each program makes one fresh token, and no more.
 func TestScriptsGiveUp(t *testing.T) {
 	verifyOnly(t, "needs Python and Node.js")
 	t.Parallel()
@@ -207,7 +207,7 @@ func TestScriptsGiveUp(t *testing.T) {
 	}
 	users[len(users)-1].awaitReplaceable()
 	for _, u := range users {
-		u.checkRefused(u.read(), "Redox answered 401 to a fresh token, too")
+		u.checkFailed(u.read(), "Redox answered 401 to a fresh token, too")
 		u.counted(2, 2, 1)
 	}
 }
@@ -219,14 +219,14 @@ func TestScriptsSayWhatIsWrong(t *testing.T) {
 	e := newReadyEngine(t)
 	for _, u := range newUsers(e) {
 		e.redox.SetFaults(sandbox.Faults{Path: "/fhir", Status: http.StatusForbidden})
-		u.checkRefused(u.read(), "Redox answered 403")
+		u.checkFailed(u.read(), "Redox answered 403")
 		u.counted(1, 1, 1)
 		e.redox.SetFaults(sandbox.Faults{Path: "/fhir", Redirect: e.redox.URL + "/sandbox/counters"})
-		u.checkRefused(u.read(), "Redox answered 307") // the token must not follow to another server
+		u.checkFailed(u.read(), "Redox answered 307") // the token must not follow to another server
 		u.counted(1, 1, 0)
 		e.redox.SetFaults(sandbox.Faults{})
 		u.token = "not-a-token"
-		u.checkRefused(u.read(), "no token from Vault")
+		u.checkFailed(u.read(), "no token from Vault")
 	}
 }
 
@@ -258,7 +258,7 @@ func TestScriptsDocumentation(t *testing.T) {
 	for _, block := range exampleBlocks(t, "scripts", names) {
 		e.bash("../../examples/scripts", block)
 	}
-	if n := e.redox.Counters().FHIR; n.Requests != 4 || n.Refused != 0 {
-		t.Errorf("Redox was asked for %d resources, and refused %d", n.Requests, n.Refused)
+	if n := e.redox.Counters().FHIR; n.Requests != 4 || n.Rejected != 0 {
+		t.Errorf("Redox was asked for %d resources, and rejected %d", n.Requests, n.Rejected)
 	}
 }

@@ -19,7 +19,7 @@ import (
 // These tests look into the plugin's process where the operating system shows it as files. A core dump is out of their
 // scope: it has everything that is in memory (docs/security.md).
 
-// pluginProcesses gives the processes of the plugin that a server has started.
+// pluginProcesses returns the processes of the plugin that a server has started.
 func (s *vaultServer) pluginProcesses(t testing.TB) []int {
 	t.Helper()
 	found, err := s.Children(pluginName)
@@ -95,7 +95,7 @@ func TestSecrecyOfTheProcess(t *testing.T) {
 	<-waiting
 	await(t, "a token from the next process", func() bool { return e.try("read", e.at("token")).code == 0 })
 
-	for _, part := range []string{"SIGQUIT: quit", "goroutine ", "main.(*backend).mint", "internal/redox.(*Client).RequestToken"} {
+	for _, part := range []string{"SIGQUIT: quit", "goroutine ", "main.(*minter).mint", "internal/redox.(*Client).RequestToken"} {
 		s.awaitLogged(t, part, 1)
 	}
 	log := readFile(t, s.LogFile())
@@ -128,7 +128,7 @@ func TestSecrecyOfACrash(t *testing.T) {
 	const file = "crashing"
 	const before = "\treturn assertion, nil\n"
 	const crash = "\tif c.clientID == \"crash\" {\n" +
-		"\t\tpanic(fmt.Sprintf(\"on purpose: %v %+v %#v %s %+v\", k, k, k, must(k.seal()), *k))\n\t}\n" + before
+		"\t\tpanic(fmt.Sprintf(\"on purpose: %v %+v %#v %s %+v\", key, key, key, must(key.Seal()), *key))\n\t}\n" + before
 	// Only the copy that is compiled instead panics.
 	source, err := filepath.Abs("../../signer.go")
 	if err != nil {
@@ -173,7 +173,7 @@ func TestSecrecyOfACrash(t *testing.T) {
 		await(t, "the next process", func() bool { return e.try("read", e.at("info")).code == 0 })
 	}
 	s.awaitLogged(t, "on purpose: ", 2)
-	s.awaitLogged(t, "main.(*privateKey).sign", 2)
+	s.awaitLogged(t, "main.signAssertion", 2)
 	log := readFile(t, s.LogFile())
 	wantClean(t, "the log with the panics", log)
 	for _, algorithm := range []string{"RS384", "ES384"} {

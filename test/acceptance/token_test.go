@@ -39,7 +39,7 @@ func TestFirstToken(t *testing.T) {
 				data := e.data("read", e.at("token"))
 				key := e.data("read", e.at("keys/main"))
 				for field, want := range map[string]any{
-					"client_id": "client-1", "key_id": key["kid"], "token_type": "Bearer", "rotation_period": float64(270),
+					"client_id": "client-1", "kid": key["kid"], "token_type": "Bearer", "rotation_period": float64(270),
 				} {
 					if data[field] != want {
 						t.Errorf("%s is %v, not %v", field, data[field], want)
@@ -69,7 +69,7 @@ func TestFirstToken(t *testing.T) {
 	}
 }
 
-// TestFreshToken is what a caller does whose token Redox refused.
+// TestFreshToken is what a caller does whose token Redox rejected.
 func TestFreshToken(t *testing.T) {
 	t.Parallel()
 	e := newReadyEngine(t)
@@ -230,7 +230,7 @@ func TestErrorsOfRedoxAndTheNetwork(t *testing.T) {
 		{"overloaded", sandbox.Faults{Status: 503}, http.StatusBadGateway, "failure of its own"},
 		{"connection reset", sandbox.Faults{Reset: true}, http.StatusBadGateway, "closed the connection"},
 		{"silent", sandbox.Faults{Latency: sandbox.Duration(time.Minute)}, http.StatusGatewayTimeout, "request_timeout"},
-		{"refused", sandbox.Faults{Status: 400, Body: `{"error":"invalid_request","error_description":""}`}, http.StatusBadRequest, "audience"},
+		{"rejected", sandbox.Faults{Status: 400, Body: `{"error":"invalid_request","error_description":""}`}, http.StatusBadRequest, "audience"},
 		{"no token", sandbox.Faults{EmptyAccessToken: true}, http.StatusBadGateway, "access_token"},
 	} {
 		e.redox.SetFaults(c.faults)

@@ -108,7 +108,7 @@ func (e *engine) checkImported(key crypto.Signer, isJWK bool) {
 	if !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(public) {
 		e.t.Error("another key was imported")
 	}
-	if hasKeyID := data["kid"] == "of the dashboard"; hasKeyID != isJWK {
+	if hasKID := data["kid"] == "of the dashboard"; hasKID != isJWK {
 		e.t.Errorf("the kid is %v", data["kid"])
 	}
 	e.register("client-1", "main")

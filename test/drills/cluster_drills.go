@@ -179,7 +179,7 @@ func (f leaderFault) duringRotation(d *report) {
 	}))
 	d.must(await("a token of the new version", func() bool { // one that was minted just before counts as fresh for 2 s
 		a, err := next.Do(ctx, "POST", m.token(0), nil)
-		return err == nil && a.Data["key_id"] == pending["pending_kid"]
+		return err == nil && a.Data["kid"] == pending["pending_kid"]
 	}))
 	time.Sleep(time.Until(began.Add(faultLength)))
 	d.must(mend())
@@ -255,6 +255,6 @@ func restored(d *report) {
 	d.check(strings.Contains(during.mostly(), "Public key not found"), "they were told that Redox does not know the key")
 	d.check(strings.Contains(fmt.Sprint(key["next_step"]), "restored"), "next_step of the key says: %v", key["next_step"])
 	allowed := checks + mostTries(took)
-	d.check(requests <= allowed, "%d token requests while Redox refused, at most %d are allowed", requests, allowed)
+	d.check(requests <= allowed, "%d token requests while Redox rejected, at most %d are allowed", requests, allowed)
 	d.check(again["ok"] == true && without <= slack, "tokens came again %s after activate", short(without))
 }

@@ -138,7 +138,7 @@ func (r *readers) once(ctx context.Context, address string) (got reading) {
 	var answer struct {
 		Data struct {
 			AccessToken string    `json:"access_token"`
-			KeyID       string    `json:"key_id"`
+			KID         string    `json:"kid"`
 			ExpireTime  time.Time `json:"expire_time"`
 		} `json:"data"`
 		Warnings []string `json:"warnings"`
@@ -149,7 +149,7 @@ func (r *readers) once(ctx context.Context, address string) (got reading) {
 		return got
 	}
 	got.says = firstError(answer.Errors)
-	got.token, got.kid = answer.Data.AccessToken, answer.Data.KeyID
+	got.token, got.kid = answer.Data.AccessToken, answer.Data.KID
 	got.warned = slices.ContainsFunc(answer.Warnings, func(warning string) bool {
 		return strings.HasPrefix(warning, "This token ends in")
 	})

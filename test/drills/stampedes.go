@@ -90,7 +90,7 @@ func (d *report) checkCrowd(when string, s seen) {
 func answered(redox *localRedox) bool {
 	t := redox.Counters().Token
 	ended := t.Issued + t.Faulted + t.Abandoned
-	for _, count := range t.Refused {
+	for _, count := range t.Rejected {
 		ended += count
 	}
 	return t.Requests == ended

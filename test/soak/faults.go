@@ -36,11 +36,11 @@ type window struct {
 	excuses    []int // the HTTP statuses that requests may fail with; none: not one may fail although something is wrong
 }
 
-// What requests may fail with: Redox is not there or answers nonsense; it refuses; the plugin is not there (0: Vault broke
+// What requests may fail with: Redox is not there or answers nonsense; it rejects; the plugin is not there (0: Vault broke
 // off).
 var (
 	unavailable = []int{http.StatusBadGateway, http.StatusGatewayTimeout}
-	refusing    = []int{http.StatusBadRequest}
+	rejecting   = []int{http.StatusBadRequest}
 	crashed     = []int{0, http.StatusInternalServerError, http.StatusBadGateway}
 )
 
@@ -165,7 +165,7 @@ func (s *soak) someFault(random *rand.Rand) *fault {
 		{kind: "half of a JSON", excuses: unavailable, faults: sandbox.Faults{Body: `{"access_token": "`, ContentType: json}},
 		{kind: "an empty token", excuses: unavailable, faults: sandbox.Faults{EmptyAccessToken: true}},
 		{kind: "a huge answer", excuses: unavailable, faults: sandbox.Faults{HugeBody: 1 << 20}},
-		{kind: "Redox's clock is wrong", excuses: refusing, faults: sandbox.Faults{ClockOffset: sandbox.Duration(-10 * time.Minute)}},
+		{kind: "Redox's clock is wrong", excuses: rejecting, faults: sandbox.Faults{ClockOffset: sandbox.Duration(-10 * time.Minute)}},
 		s.down(),
 		s.replacedJWK(key),
 		// What follows must not make a single read fail.
@@ -194,7 +194,7 @@ const strangerJWK = `{"kty":"EC","kid":"stranger","crv":"P-384","x":"AAAA","y":"
 // replacedJWK is somebody who puts another public key in the place of ours in the dashboard, and mends it.
 func (s *soak) replacedJWK(key string) *fault {
 	return &fault{
-		kind: "JWK of " + key + " replaced", excuses: refusing,
+		kind: "JWK of " + key + " replaced", excuses: rejecting,
 		before: s.dashboard[key].Lock,
 		begin: func(context.Context) error {
 			for _, client := range clients[key] {

@@ -38,9 +38,10 @@ var targets = []target{
 	{name: "tokencache", directory: "internal/tokencache"},
 	{name: "rotation", directory: "internal/rotation"},
 	{name: "redox", directory: "internal/redox"},
-	// All tests of the engine together take minutes; these are about keys and what is signed with them.
-	{name: "signer", directory: ".", file: "signer.go", tests: "^(TestAssertion|TestImport|TestPrivateKey|TestWrapped|TestAESWrap|" +
-		"TestUnusable|TestParsedKeys|TestThumbprint|TestPublicJWK|TestGenerated|FuzzParsePrivateKey|FuzzImportedDER|FuzzUnwrap)"},
+	{name: "privatekey", directory: "internal/privatekey"},
+	{name: "jwk", directory: "internal/jwk"},
+	// All tests of the engine together take minutes; these are about what is signed.
+	{name: "signer", directory: ".", file: "signer.go", tests: "^(TestAssertion|TestPrivateKey|TestUnusable|TestParsedKeys)"},
 }
 
 func main() {
@@ -49,7 +50,7 @@ func main() {
 	}
 	gremlins := flag.String("gremlins", "", "the gremlins `program`")
 	work := flag.String("work", "", "an empty `directory` to work in")
-	only := flag.String("run", "", "a regular `expression` for the code to break: tokencache, rotation, redox, signer")
+	only := flag.String("run", "", "a regular `expression` for the code to break: tokencache, rotation, redox, privatekey, jwk, signer")
 	workers := flag.Int("workers", runtime.NumCPU(), "how many mutants are tried at the same time, a `number`")
 	docs := flag.String("docs", "", "the `page` whose tables are written anew")
 	flag.Parse()
@@ -231,7 +232,7 @@ func mutate(ctx context.Context, gremlins, work, checkout string, target target,
 	return got, nil
 }
 
-// excluded gives the files below the target's directory that are to be left whole.
+// excluded returns the files below the target's directory that are to be left whole.
 func (t target) excluded(checkout string) ([]string, error) {
 	if t.file == "" {
 		return nil, nil

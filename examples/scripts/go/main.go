@@ -38,22 +38,22 @@ func main() {
 // client follows no redirects, which would take the token to another server.
 var client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
-var errRefused = errors.New("no resource: Redox answered 401")
+var errRejected = errors.New("no resource: Redox answered 401")
 
-// readResource fetches from Redox with the token that all share and, if Redox refuses that, once more with a fresh one.
+// readResource fetches from Redox with the token that all share and, if Redox rejects that, once more with a fresh one.
 func readResource(ctx context.Context, tokenPath, url string) ([]byte, error) {
 	token, err := vault(ctx, "read", "-field=access_token", tokenPath)
 	if err != nil {
 		return nil, err
 	}
 	body, err := fetch(ctx, url, token)
-	if !errors.Is(err, errRefused) {
+	if !errors.Is(err, errRejected) {
 		return body, err
 	}
 	if token, err = vault(ctx, "write", "-f", "-field=access_token", tokenPath); err != nil {
 		return nil, err
 	}
-	if body, err = fetch(ctx, url, token); errors.Is(err, errRefused) {
+	if body, err = fetch(ctx, url, token); errors.Is(err, errRejected) {
 		err = fmt.Errorf("%w to a fresh token, too", err)
 	}
 	return body, err
@@ -86,7 +86,7 @@ func fetch(ctx context.Context, url, token string) ([]byte, error) {
 	case http.StatusOK:
 		return io.ReadAll(response.Body)
 	case http.StatusUnauthorized:
-		return nil, errRefused
+		return nil, errRejected
 	default:
 		return nil, fmt.Errorf("no resource: Redox answered %d", response.StatusCode)
 	}

@@ -39,7 +39,7 @@ func factory(ctx context.Context, config *logical.BackendConfig) (logical.Backen
 		"token_type":          "Bearer",
 		"scope":               "",
 		"client_id":           "client-1",
-		"key_id":              strings.Repeat("x", 43),
+		"kid":                 strings.Repeat("x", 43),
 		"expire_time":         "2026-01-02T03:04:05Z",
 		"ttl":                 int64(270),
 		"rotation_period":     int64(270),

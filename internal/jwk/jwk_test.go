@@ -1,7 +1,7 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+package jwk
 
 import (
 	"crypto"
@@ -16,7 +16,17 @@ import (
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"vault-plugin-secrets-redox/internal/testkeys"
 )
+
+// must is for what can't fail on input that the tests themselves made.
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
 
 // The example of RFC 7638 section 3.1.
 func TestThumbprintOfRFC7638(t *testing.T) {
@@ -28,12 +38,12 @@ func TestThumbprintOfRFC7638(t *testing.T) {
 	if err := json.Unmarshal([]byte(example), &key); err != nil {
 		t.Fatal(err)
 	}
-	jwk, err := newPublicJWK(key.Key, "")
+	jwk, err := New(key.Key, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"; jwk.KeyID != want {
-		t.Errorf("the thumbprint is %s, want %s", jwk.KeyID, want)
+	if want := "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"; jwk.KID != want {
+		t.Errorf("the thumbprint is %s, want %s", jwk.KID, want)
 	}
 }
 
@@ -47,14 +57,14 @@ func TestPublicJWKIsReadByOthers(t *testing.T) {
 			short = key
 		}
 	}
-	for name, key := range map[string]crypto.Signer{"RSA": outsideRSA(), "EC": outsideEC(), "EC with a short x": short} {
+	for name, key := range map[string]crypto.Signer{"RSA": testkeys.RSA(), "EC": testkeys.EC(), "EC with a short x": short} {
 		t.Run(name, func(t *testing.T) {
-			own, err := newPublicJWK(key.Public(), "")
+			own, err := New(key.Public(), "")
 			if err != nil {
 				t.Fatal(err)
 			}
 			var read jose.JSONWebKey
-			if err := json.Unmarshal([]byte(own.compact()), &read); err != nil {
+			if err := json.Unmarshal([]byte(own.Compact()), &read); err != nil {
 				t.Fatal(err)
 			}
 			if !read.IsPublic() || !key.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(read.Key) {
@@ -64,8 +74,8 @@ func TestPublicJWKIsReadByOthers(t *testing.T) {
 			if read.KeyID != base64.RawURLEncoding.EncodeToString(thumbprint) {
 				t.Errorf("the kid %s is not the thumbprint", read.KeyID)
 			}
-			if read.Use != "sig" || strings.ContainsAny(own.compact(), " \n") {
-				t.Errorf("unfit to paste: %s", own.compact())
+			if read.Use != "sig" || strings.ContainsAny(own.Compact(), " \n") {
+				t.Errorf("unfit to paste: %s", own.Compact())
 			}
 		})
 	}
@@ -78,8 +88,44 @@ func TestPublicJWKRefusesOtherKinds(t *testing.T) {
 	}
 	p256 := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	for _, key := range []crypto.PublicKey{public, p256.Public()} {
-		if jwk, err := newPublicJWK(key, ""); err == nil {
+		if jwk, err := New(key, ""); err == nil {
 			t.Errorf("a %T became %v", key, jwk)
 		}
+	}
+}
+
+// A key comes back from PKIX DER as the same JWK, with its size.
+func TestPKIX(t *testing.T) {
+	for name, test := range map[string]struct {
+		key  crypto.Signer
+		bits int
+	}{"RSA": {testkeys.RSA(), 2048}, "EC": {testkeys.EC(), 0}} {
+		der, err := MarshalPKIX(test.key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		read, err := FromPKIX(der, "kid-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := must(New(test.key.Public(), "kid-1")); *read != *want || read.KID != "kid-1" {
+			t.Errorf("%s: read %v, want %v", name, read, want)
+		}
+		if read.RSABits() != test.bits {
+			t.Errorf("%s: %d bits", name, read.RSABits())
+		}
+		if broken, err := FromPKIX(der[:len(der)-1], ""); err == nil {
+			t.Errorf("%s: DER that is cut off became %v", name, broken)
+		}
+	}
+	p256 := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	if other, err := FromPKIX(must(MarshalPKIX(p256.Public())), ""); err == nil {
+		t.Errorf("a P-256 key became %v", other)
+	}
+	if der, err := MarshalPKIX("no key"); err == nil {
+		t.Errorf("a string became %x", der)
+	}
+	if bits := (&Public{Modulus: "not base64url"}).RSABits(); bits != 0 {
+		t.Errorf("a modulus that can't be read has %d bits", bits)
 	}
 }

@@ -1,0 +1,168 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"vault-plugin-secrets-redox/internal/privatekey"
+	"vault-plugin-secrets-redox/internal/rotation"
+	"vault-plugin-secrets-redox/internal/tokencache"
+)
+
+// maintainer does what no request waits for: it stores what was observed of clients, registers and probes new versions,
+// promotes, destroys and rotates. It changes keys through the keyring only.
+type maintainer struct {
+	store     *store
+	keys      *keyring
+	minter    *minter
+	node      *node
+	telemetry *telemetry
+	now       func() tokencache.Instant
+
+	worker *worker
+}
+
+func newMaintainer(s *store, keys *keyring, m *minter, n *node, t *telemetry, now func() tokencache.Instant) *maintainer {
+	return &maintainer{store: s, keys: keys, minter: m, node: n, telemetry: t, now: now, worker: newWorker()}
+}
+
+// pass does the work that is due for each key. Failures are logged and retried on the next pass.
+func (m *maintainer) pass(ctx context.Context) {
+	if !m.node.mayWrite() {
+		return
+	}
+	names, err := m.store.keyNames(ctx)
+	if err != nil {
+		m.failed(ctx, "the signing keys can't be listed", "", err)
+		return
+	}
+	clients := &configuredClients{store: m.store}
+	for _, name := range names {
+		if ctx.Err() != nil || !m.node.mayWrite() {
+			return
+		}
+		if err := m.maintain(ctx, name, clients); err != nil {
+			m.failed(ctx, "background work on a signing key failed", name, err)
+		}
+	}
+}
+
+// failed tells of a failure, unless it is that the mount is closing.
+func (m *maintainer) failed(ctx context.Context, what, key string, err error) {
+	if ctx.Err() == nil {
+		m.telemetry.backgroundFailed(what, key, err)
+	}
+}
+
+// maintain does what is due for one key. It decides from one snapshot: of a key with nothing due it reads the entry and
+// no more. Each part ends with one write to storage, and begins from what is stored: it can be stopped anywhere and begun
+// again, on another node, too.
+func (m *maintainer) maintain(ctx context.Context, name string, configured *configuredClients) error {
+	s, err := m.keys.snapshot(ctx, name)
+	if err != nil || s == nil {
+		return err
+	}
+	if s.unusable != nil {
+		return s.unusable
+	}
+	now := m.now().Wall
+	if unsettled(s, now) {
+		if s, err = m.settleClients(ctx, s, configured); err != nil {
+			return err
+		}
+	}
+	_, due, err := s.rotation().Apply(rotation.Settle{}, now)
+	if err != nil {
+		return err
+	}
+	if len(due) > 0 || m.keys.hasObserved(name) {
+		if s, err = m.keys.apply(ctx, name, rotation.Settle{}); err != nil {
+			return err
+		}
+	}
+	return m.rotateIfDue(ctx, s)
+}
+
+// unsettled reports whether there is anything to do for a key for which all roles have to be read. Most keys are settled
+// most of the time.
+func unsettled(s *keySnapshot, now time.Time) bool {
+	key := s.rotation()
+	graceIsOver := slices.ContainsFunc(key.Versions, func(v rotation.Version) bool {
+		return v.State == rotation.Retired && !now.Before(key.GraceEnd(v))
+	})
+	return s.Registration == registrationPlatform || graceIsOver || len(key.Due(now)) > 0
+}
+
+// settleClients drops clients of a key that nothing is configured for any more, registers its public keys, and probes
+// the wanted version for the clients that are due. It returns the key with the clients that are left, before the probes.
+func (m *maintainer) settleClients(ctx context.Context, s *keySnapshot, configured *configuredClients) (*keySnapshot, error) {
+	clients, err := configured.of(ctx, s.name)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.keys.prune(ctx, s.signingKey, slices.Collect(maps.Keys(clients))); err != nil {
+		return nil, err
+	}
+	left, err := m.keys.snapshotOf(ctx, s.signingKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.register(ctx, left, clients, false); err != nil {
+		return nil, err
+	}
+	_, err = m.probe(ctx, left, clients, left.rotation().Due(m.now().Wall))
+	return left, err
+}
+
+// rotateIfDue makes the next version of a key whose time has come.
+func (m *maintainer) rotateIfDue(ctx context.Context, s *keySnapshot) error {
+	now := m.now().Wall
+	due, missed := s.rotationDue(now)
+	if !due && !missed {
+		return nil
+	}
+	var next *keyVersion
+	if due && s.in(rotation.Pending) == nil {
+		newest := s.newest()
+		key, err := privatekey.Generate(newest.Algorithm, newest.rsaBits())
+		if err != nil {
+			return err
+		}
+		if next, err = newKeyVersion(key, "", false, now); err != nil {
+			return err
+		}
+	}
+	outcome := ""
+	after, err := m.keys.edit(ctx, s.name, func(_ *writing, k *signingKey) (*edit, error) {
+		due, missed := k.rotationDue(now)
+		switch {
+		case len(k.Versions) == 0 || !due && !missed: // it was deleted or rotated meanwhile
+			return nil, nil
+		case missed:
+			outcome = rotationMissed
+		case next == nil || k.in(rotation.Pending) != nil:
+			outcome = rotationSkipped
+		default:
+			return &edit{version: next, cause: "the rotation was due"}, nil
+		}
+		k.scheduleRotation(now)
+		return &edit{}, nil
+	})
+	if err != nil || outcome == "" {
+		return err
+	}
+	nextTime := formatTime(after.NextRotationTime)
+	if outcome == rotationMissed {
+		m.telemetry.logger.Warn("a rotation was missed: its window is over", "key", s.name, "next", nextTime)
+	} else {
+		m.telemetry.logger.Warn("a rotation is skipped: the version before is still pending", "key", s.name, "next", nextTime)
+	}
+	m.telemetry.metrics.rotation(outcome)
+	m.telemetry.announce(eventRotationSkip, keysStoragePrefix+s.name, "key", s.name, "cause", outcome)
+	return nil
+}

@@ -1,0 +1,319 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/privatekey"
+)
+
+// Where things are stored. A prefix is spelled with its slash, which seal wrap needs to match what is below it.
+const (
+	configStorageKey   = "config"
+	rolesStoragePrefix = "roles/"
+	keysStoragePrefix  = "keys/"
+	wrappingKeyStorage = "wrapping_key" // for the import of wrapped keys
+	// clientsStoragePrefix is apart from the keys: it changes with mints, and needs no seal wrap.
+	clientsStoragePrefix = "acceptance/"
+	storageSchemaVersion = 1
+)
+
+// maxNameLength keeps names well under what storage backends take for a path.
+const maxNameLength = 128
+
+// store reads and writes the stored entries of one mount. Reads take no lock. Writes happen one at a time, so that what
+// refers to a key and the key itself stay consistent: only a *writing can put and delete, and only write makes one.
+type store struct {
+	storage logical.Storage
+	writes  chan struct{} // full while something is written; a channel, so that whoever waits can give up
+	changes atomic.Uint64
+}
+
+func newStore(storage logical.Storage) *store {
+	return &store{storage: storage, writes: make(chan struct{}, 1)}
+}
+
+// generation returns a number that is another one after each change of what is stored, by this node or by another.
+// What was read since it was taken is current as long as it stays.
+func (s *store) generation() uint64 { return s.changes.Load() }
+
+// invalidated notes that another node has changed an entry.
+func (s *store) invalidated() { s.changes.Add(1) }
+
+// write runs change while nothing else is written, after waiting for that or for the end of ctx.
+func (s *store) write(ctx context.Context, change func(*writing) error) error {
+	select {
+	case s.writes <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.writes }()
+	return change(&writing{s})
+}
+
+// writing is the right to write to a store. It must not outlive the function that write gives it to.
+type writing struct{ *store }
+
+// put stores a value with the present schema version.
+func (w *writing) put(ctx context.Context, key string, value storable) error {
+	value.setSchemaVersion()
+	entry, err := logical.StorageEntryJSON(key, value)
+	if err != nil {
+		return fmt.Errorf("the entry %q can't be encoded", key)
+	}
+	defer w.changes.Add(1) // also after a failed Put: it may have been carried out
+	return w.storage.Put(ctx, entry)
+}
+
+// delete deletes an entry, if it is there.
+func (w *writing) delete(ctx context.Context, key string) error {
+	defer w.changes.Add(1)
+	return w.storage.Delete(ctx, key)
+}
+
+// header begins every stored entry.
+type header struct {
+	SchemaVersion int `json:"schema_version"`
+}
+
+func (h *header) schemaVersion() int { return h.SchemaVersion }
+func (h *header) setSchemaVersion()  { h.SchemaVersion = storageSchemaVersion }
+
+// storable is what embeds a header.
+type storable interface {
+	schemaVersion() int
+	setSchemaVersion()
+}
+
+// unusableEntry is an entry that this version of the plugin can't use, as opposed to a storage that does not answer.
+type unusableEntry struct{ key, problem string }
+
+func (e *unusableEntry) Error() string {
+	return fmt.Sprintf("the stored entry %q %s", e.key, e.problem)
+}
+
+func unreadableEntry(key string) error {
+	return &unusableEntry{key, "is unreadable; restore it from a snapshot of Vault"}
+}
+
+// read decodes the entry at key over what into holds already, so that fields an older version did not know keep their
+// defaults. It reports whether there is an entry. An entry of a newer version is an error: every write reads first, so
+// such an entry is never overwritten. Errors hold nothing of the entry.
+func (s *store) read(ctx context.Context, key string, into storable) (found bool, err error) {
+	entry, err := s.storage.Get(ctx, key)
+	if err != nil || entry == nil {
+		return false, err
+	}
+	unreadable := json.Unmarshal(entry.Value, into) != nil
+	version := into.schemaVersion()
+	if unreadable { // maybe since a newer version has given a field another type
+		var stored header
+		if json.Unmarshal(entry.Value, &stored) == nil {
+			version = stored.SchemaVersion
+		}
+	}
+	switch {
+	case version > storageSchemaVersion:
+		return false, &unusableEntry{key, fmt.Sprintf("was written by a newer version of this plugin (schema %d, this one "+
+			"knows %d); run that version again, this one leaves the entry as it is", version, storageSchemaVersion)}
+	case unreadable || version < 1:
+		return false, unreadableEntry(key)
+	}
+	return true, nil
+}
+
+// config returns the configuration over the defaults, and whether one has been written.
+func (s *store) config(ctx context.Context) (c *config, written bool, err error) {
+	c = defaultConfig()
+	written, err = s.read(ctx, configStorageKey, c)
+	if err != nil {
+		return nil, false, err
+	}
+	return c, written, nil
+}
+
+// role returns a role, nil when there is none.
+func (s *store) role(ctx context.Context, name string) (*role, error) {
+	if err := checkName("role", name); err != nil {
+		return nil, err
+	}
+	r := &role{}
+	found, err := s.read(ctx, rolesStoragePrefix+name, r)
+	if err != nil || !found {
+		return nil, err
+	}
+	return r, nil
+}
+
+// roleNames returns the names of all roles.
+func (s *store) roleNames(ctx context.Context) ([]string, error) {
+	return s.storage.List(ctx, rolesStoragePrefix)
+}
+
+// roles returns all roles by name.
+func (s *store) roles(ctx context.Context) (map[string]*role, error) {
+	return all(ctx, s.roleNames, s.role)
+}
+
+// key returns a signing key, nil when there is none.
+func (s *store) key(ctx context.Context, name string) (*signingKey, error) {
+	if err := checkName("name", name); err != nil {
+		return nil, err
+	}
+	k := defaultKey()
+	k.name = name
+	found, err := s.read(ctx, keysStoragePrefix+name, k)
+	if err != nil || !found {
+		return nil, err
+	}
+	if len(k.Versions) == 0 {
+		return nil, unreadableEntry(keysStoragePrefix + name)
+	}
+	return k, nil
+}
+
+// keyNames returns the names of all signing keys.
+func (s *store) keyNames(ctx context.Context) ([]string, error) {
+	return s.storage.List(ctx, keysStoragePrefix)
+}
+
+// keys returns all signing keys by name.
+func (s *store) keys(ctx context.Context) (map[string]*signingKey, error) {
+	return all(ctx, s.keyNames, s.key)
+}
+
+// all reads what has the names that list returns. What was deleted since it was listed is left out.
+func all[T any](ctx context.Context, list func(context.Context) ([]string, error), read func(context.Context, string) (*T, error)) (map[string]*T, error) {
+	names, err := list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]*T, len(names))
+	for _, name := range names {
+		one, err := read(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if one != nil {
+			found[name] = one
+		}
+	}
+	return found, nil
+}
+
+// existingKey is key for a field that has to name one.
+func (s *store) existingKey(ctx context.Context, field, name string) (*signingKey, error) {
+	k, err := s.key(ctx, name)
+	if err == nil && k == nil {
+		err = noSuchKey(field, name)
+	}
+	return k, err
+}
+
+func noSuchKey(field, name string) error {
+	return fieldError(field, "create it first with a write to keys/"+name, "there is no signing key named %q", name)
+}
+
+// requireKey refuses a reference to a key that does not exist. The empty name refers to none.
+func (s *store) requireKey(ctx context.Context, name string) error {
+	if name == "" {
+		return nil
+	}
+	_, err := s.existingKey(ctx, "key", name)
+	return err
+}
+
+// requireFreeKID refuses a kid that a key of this mount has: the server tells keys apart by it.
+func (s *store) requireFreeKID(ctx context.Context, kid string) error {
+	keys, err := s.keys(ctx)
+	if err != nil {
+		return err
+	}
+	for name, k := range keys {
+		if slices.ContainsFunc(k.Versions, func(v keyVersion) bool { return v.KID == kid }) {
+			return fieldError("kid", "give another kid", "key %q has this kid", name)
+		}
+	}
+	return nil
+}
+
+// referencesTo names the configuration and the roles that name a key themselves, sorted.
+func (s *store) referencesTo(ctx context.Context, key string) ([]string, error) {
+	c, _, err := s.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	roles, err := s.roles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var references []string
+	for name, r := range roles {
+		if r.Key == key {
+			references = append(references, rolesStoragePrefix+name)
+		}
+	}
+	slices.Sort(references)
+	if c.Key == key {
+		references = slices.Insert(references, 0, "config")
+	}
+	return references, nil
+}
+
+// keysRegisteredBy names the keys that are registered with the tokens of a role, sorted.
+func (s *store) keysRegisteredBy(ctx context.Context, role string) ([]string, error) {
+	keys, err := s.keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var registered []string
+	for name, k := range keys {
+		if k.PlatformRole == role {
+			registered = append(registered, keysStoragePrefix+name)
+		}
+	}
+	slices.Sort(registered)
+	return registered, nil
+}
+
+// clients returns what is stored of a key's clients, which is nothing when there is no entry.
+func (s *store) clients(ctx context.Context, key string) (*storedClients, error) {
+	stored := &storedClients{}
+	_, err := s.read(ctx, clientsStoragePrefix+key, stored)
+	return stored, err
+}
+
+// wrappingKey returns the mount's wrapping key, nil when none has been made. A stored key that can't be used is an
+// unusableEntry.
+func (s *store) wrappingKey(ctx context.Context) (*privatekey.Key, error) {
+	stored := &wrappingKey{}
+	found, err := s.read(ctx, wrappingKeyStorage, stored)
+	if err != nil || !found {
+		return nil, err
+	}
+	key, err := stored.PrivateKey.Open()
+	if err != nil || key.RSABits() != wrappingKeyBits {
+		return nil, unreadableEntry(wrappingKeyStorage)
+	}
+	return key, nil
+}
+
+// checkName refuses names that no storage backend should be asked for.
+func checkName(field, name string) error {
+	if len(name) > maxNameLength {
+		return fieldError(field, "choose a shorter one", "the name is longer than %d characters", maxNameLength)
+	}
+	if strings.Contains(name, "..") { // Vault's storage refuses it as a relative path
+		return fieldError(field, "choose one with single dots", "the name has two dots in a row")
+	}
+	return nil
+}
