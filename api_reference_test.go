@@ -59,6 +59,9 @@ var samples = []sample{
 	{operation: "POST keys/:name/import", path: "keys/imported", arguments: "private_key=@key.pem kid=dashboard-key",
 		data: map[string]any{privateKeyField: "PEM", "kid": "dashboard-key"}},
 	{operation: "POST keys/:name/rotate", path: "keys/main", data: map[string]any{"kid": "main-2027"}},
+	{operation: "GET keys/:name/clients", path: "keys/main"},
+	{operation: "GET keys/:name/versions", path: "keys/main"},
+	{operation: "LIST keys/:name/versions", path: "keys/main"},
 	{operation: "POST keys/:name/activate", path: "keys/main", before: func(m *mount) { m.registerPending("my-client-id", "main") }},
 	{operation: "POST keys/:name/retire", path: "keys/main", data: map[string]any{"version": 1}},
 	{operation: "POST keys/:name/abandon", path: "keys/main", before: func(m *mount) {

@@ -78,7 +78,7 @@ func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokenc
 		Paths: slices.Concat(
 			[]*framework.Path{b.pathToken(), b.pathConfig()},
 			b.pathRoles(), b.pathKeys(), b.pathKeysRotate(),
-			[]*framework.Path{b.pathKeysImport(), b.pathWrappingKey(), b.pathJWKS(), b.pathAssertion(), b.pathCheck(), b.pathMetrics(), b.pathInfo()},
+			[]*framework.Path{b.pathKeysVersions(), b.pathKeysClients(), b.pathKeysImport(), b.pathWrappingKey(), b.pathJWKS(), b.pathAssertion(), b.pathCheck(), b.pathMetrics(), b.pathInfo()},
 		),
 		PathsSpecial: &logical.Paths{
 			Unauthenticated: []string{jwksPath, jwksPath + "/*"},

@@ -334,7 +334,7 @@ func TestPatterns(t *testing.T) {
 	matched := map[*framework.Path]bool{}
 	for _, path := range []string{
 		"config", "info", "metrics", "roles", "roles/", "roles/a", "keys", "keys/", "keys/a", "keys/a/import", "keys/import",
-		"keys/a/rotate", "keys/a/activate", "keys/a/abandon", "keys/a/retire", "keys/a/register", "keys/rotate/rotate",
+		"keys/a/versions", "keys/a/versions/", "keys/a/clients", "keys/a/rotate", "keys/a/activate", "keys/a/abandon", "keys/a/retire", "keys/a/register", "keys/rotate/rotate",
 		"keys/import/import", "jwks", "jwks/a", "token", "token/a", "token/config",
 		"assertion", "assertion/a", "check", "check/a", "wrapping_key",
 	} {

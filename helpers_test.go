@@ -461,6 +461,25 @@ func (s *watchedStorage) snapshot() map[string]string {
 	return stored
 }
 
+// versions reads the versions of a key by their numbers.
+func (m *mount) versions(key string) map[string]any {
+	m.t.Helper()
+	versions, _ := m.read("keys/" + key + "/versions")["versions"].(map[string]any)
+	return versions
+}
+
+// clients reads what is known of a key's clients.
+func (m *mount) clients(key string) []map[string]any {
+	m.t.Helper()
+	var clients []map[string]any
+	shown, _ := m.read("keys/" + key + "/clients")["clients"].([]any)
+	for _, client := range shown {
+		client, _ := client.(map[string]any)
+		clients = append(clients, client)
+	}
+	return clients
+}
+
 // plant stores a raw entry behind the engine's back.
 func (m *mount) plant(key, value string) {
 	m.t.Helper()

@@ -48,11 +48,13 @@ func ok(description string, fields map[string]*framework.FieldSchema) map[int][]
 	return map[int][]framework.Response{http.StatusOK: {{Description: description, Fields: fields}}}
 }
 
-// listing is what a list operation answers.
-func listing(description string) map[int][]framework.Response {
-	return ok(description, map[string]*framework.FieldSchema{
-		"keys": answerField(framework.TypeStringSlice, "The names."),
-	})
+// listing is what a list operation answers: names and, if there is anything to say of them, key_info.
+func listing(description, about string) map[int][]framework.Response {
+	fields := map[string]*framework.FieldSchema{"keys": answerField(framework.TypeStringSlice, "The names.")}
+	if about != "" {
+		fields["key_info"] = &framework.FieldSchema{Type: framework.TypeMap, Description: about}
+	}
+	return ok(description, fields)
 }
 
 // raw is an answer that is all body: Vault puts nothing around it. A JSON body has fields. Of another the SDK can write

@@ -5,17 +5,14 @@ package main
 
 import (
 	"context"
-	"encoding/pem"
+	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/privatekey"
-	"vault-plugin-secrets-redox/internal/rotation"
 )
 
 const (
@@ -56,32 +53,6 @@ var keyRows = []row[signingKey]{
 		func(k *signingKey) any { return &k.RetireGrace }},
 }
 
-// keyShown is what is shown of a key besides its settings.
-var keyShown = map[string]*framework.FieldSchema{
-	"name":               answerField(framework.TypeString, "Name of the key."),
-	"algorithm":          answerField(framework.TypeString, "Algorithm of the active version."),
-	"kid":                answerField(framework.TypeString, "Key ID of the active version, as Redox must know it."),
-	"created_time":       answerField(framework.TypeString, "When the active version was made or imported."),
-	"public_jwk":         answerField(framework.TypeString, "Public JWK of the active version on one line, to paste into the Redox dashboard."),
-	"public_pem":         answerField(framework.TypeString, "Public key of the active version as PEM."),
-	"pending_kid":        answerField(framework.TypeString, "Key ID of the pending version, if there is one."),
-	"pending_public_jwk": answerField(framework.TypeString, "Public JWK of the pending version, if there is one."),
-	"next_step":          answerField(framework.TypeString, "What you have to do, if anything, so that a rotation goes on."),
-	"next_rotation_time": answerField(framework.TypeString, "When a new version will be made by itself, if it will."),
-	"versions":           answerField(framework.TypeMap, "By version number: state, algorithm, kid, times, whether imported, public_jwk."),
-	"registrations":      answerField(framework.TypeSlice, "With registration=platform: where each public key is registered, or why not."),
-	"users": answerField(framework.TypeSlice, "The client IDs that Redox has accepted the key from: which version, since when, "+
-		"and what came of trying the next one."),
-}
-
-func keyShownFields() map[string]*framework.FieldSchema {
-	shown := responseFields(rowSchemas(keyRows, &signingKey{}))
-	for name, schema := range keyShown {
-		shown[name] = schema
-	}
-	return shown
-}
-
 func (b *backend) pathKeys() []*framework.Path {
 	// OpenAPI has one operation for both.
 	const writing = "Generate a signing key, or change a key's settings; never its key pair."
@@ -107,10 +78,15 @@ func (b *backend) pathKeys() []*framework.Path {
 			Pattern:      "keys/?$",
 			DisplayAttrs: display("keys"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: reading(b.keysList, "List the signing keys.", listing("The names of the keys.")),
+				logical.ListOperation: reading(b.keysList, "List the signing keys.", listing("The names of the keys.",
+					"By name: algorithm and kid of the active version, and whether a rotation is under way.")),
 			},
-			HelpSynopsis:    "List the signing keys.",
-			HelpDescription: "Lists the names of all signing keys.",
+			HelpSynopsis: "List the signing keys.",
+			HelpDescription: `
+Lists the names of all signing keys. With more of each:
+
+    vault list -detailed redox/keys
+`,
 		},
 		{
 			Pattern:        "keys/" + framework.GenericNameRegex("name"),
@@ -146,7 +122,21 @@ func (b *backend) keysList(ctx context.Context, _ *logical.Request, _ *framework
 	if err != nil {
 		return nil, err
 	}
-	return logical.ListResponse(names), nil
+	about := make(map[string]any, len(names))
+	for _, name := range names {
+		k, err := b.store.key(ctx, name)
+		if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
+			about[name] = map[string]any{"algorithm": "", "kid": "", "rotation": "unreadable"}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if k != nil { // else it was deleted since it was listed
+			about[name] = k.summary()
+		}
+	}
+	return logical.ListResponseWithInfo(names, about), nil
 }
 
 func (b *backend) keyExists(ctx context.Context, _ *logical.Request, data *framework.FieldData) (bool, error) {
@@ -160,89 +150,6 @@ func (b *backend) keyRead(ctx context.Context, _ *logical.Request, data *framewo
 		return nil, err
 	}
 	return showKey(k)
-}
-
-// showChanged is showKey for the result of a change.
-func showChanged(k *keySnapshot, err error) (*logical.Response, error) {
-	if err != nil {
-		return nil, err
-	}
-	return showKey(k)
-}
-
-// showKey answers with the public side of a key and what is known of its clients.
-func showKey(k *keySnapshot) (*logical.Response, error) {
-	data := showRows(keyRows, k.signingKey)
-	for name := range keyShown {
-		data[name] = ""
-	}
-	versions := make(map[string]any, len(k.Versions))
-	for i := range k.Versions {
-		v := &k.Versions[i]
-		public, err := k.jwk(v)
-		if err != nil {
-			return nil, err
-		}
-		switch v.State {
-		case rotation.Active:
-			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KID, public.Compact()
-			data["created_time"] = formatTime(v.CreatedTime)
-			data["public_pem"] = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: v.PublicKey}))
-		case rotation.Pending:
-			data["pending_kid"], data["pending_public_jwk"] = v.KID, public.Compact()
-		}
-		versions[strconv.Itoa(v.Number)] = showVersion(v, public)
-	}
-	data["name"], data["versions"] = k.name, versions
-	data["users"] = showClients(k)
-	data["registrations"] = showRegistrations(k.registrations())
-	data["next_step"] = nextStep(k)
-	data["next_rotation_time"] = formatTime(k.NextRotationTime)
-	return &logical.Response{Data: data}, nil
-}
-
-// showVersion returns what is shown of a version, with the times that are known.
-func showVersion(v *keyVersion, public *jwk.Public) map[string]any {
-	shown := map[string]any{
-		"state":        string(v.State),
-		"algorithm":    v.Algorithm,
-		"kid":          v.KID,
-		"imported":     v.Imported,
-		"forced":       v.Forced,
-		"compromised":  v.Compromised,
-		"created_time": formatTime(v.CreatedTime),
-		"public_jwk":   public.Compact(),
-	}
-	for name, moment := range map[string]time.Time{
-		"activated_time": v.ActivatedTime, "retired_time": v.RetiredTime, "destroyed_time": v.DestroyedTime,
-	} {
-		if !moment.IsZero() {
-			shown[name] = formatTime(moment)
-		}
-	}
-	return shown
-}
-
-// showClients returns for each client which version signs for it, and how far the next one is.
-func showClients(k *keySnapshot) []any {
-	shown := []any{}
-	for _, standing := range k.clients.Standings {
-		client := map[string]any{
-			"client_id":        standing.ClientID,
-			"token_url":        standing.TokenURL,
-			"accepted_version": standing.Accepted,
-			"accepted_time":    formatTime(standing.AcceptedTime),
-		}
-		if v := k.version(standing.Accepted); v != nil {
-			client["accepted_kid"] = v.KID
-		}
-		if probe := standing.Probe; probe.Asked > 0 {
-			client["refused_version"], client["refused_since"] = probe.Version, formatTime(probe.FirstTime)
-			client["last_tried_time"], client["last_answer"] = formatTime(probe.LastTime), probe.Answer
-		}
-		shown = append(shown, client)
-	}
-	return shown
 }
 
 // formatTime writes a time as RFC 3339 in UTC, to the second, and no time as nothing.
@@ -411,38 +318,4 @@ func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *fra
 	}
 	b.telemetry.changed(eventKeyDelete, req.Path, req.Operation, "key", name)
 	return nil, nil
-}
-
-// nextStep returns what somebody has to do so that a rotation goes on, empty when nothing.
-func nextStep(k *keySnapshot) string {
-	for _, r := range k.registrations() {
-		if r.Problem != "" {
-			return "Client ID " + r.ClientID + ": " + r.Problem + "."
-		}
-	}
-	if k.in(rotation.Active) == nil && k.in(rotation.Pending) == nil {
-		return "The key has no version to sign with: write to keys/" + k.name + "/rotate."
-	}
-	if k.in(rotation.Pending) == nil {
-		for _, s := range k.clients.Standings {
-			if k.Registration != registrationPlatform && s.Probe.Version == s.Accepted {
-				return "Client ID " + s.ClientID + ": Redox refuses the version that it had accepted. Its kid was taken away there, or Redox " +
-					"can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/" + k.name + "/rotate."
-			}
-		}
-		if len(k.rotation().Waiting()) > 0 {
-			return "Redox does not accept the active version for every client ID: see users, and register public_jwk there."
-		}
-		return ""
-	}
-	then := " It takes over by itself once Redox accepts it for every client ID, at most 15 minutes later; keys/" + k.name + "/activate tries at once."
-	switch k.Registration {
-	case registrationJWKSURL:
-		return "Redox has to read the new public key from the JWKS URL; there is nothing to do." + then
-	case registrationPlatform:
-		return "The engine registers the new public key through the Platform API; there is nothing to do." + then
-	default:
-		return "Add pending_public_jwk in the Redox dashboard, beside the JWK that is there, at the OAuth API key of each client ID." +
-			then
-	}
 }

@@ -48,7 +48,7 @@ func TestImport(t *testing.T) {
 			if response.Data["kid"] != kid || response.Data["deletion_allowed"] != false {
 				t.Errorf("answered %v, want kid %s", response.Data, kid)
 			}
-			first := response.Data["versions"].(map[string]any)["1"].(map[string]any)
+			first := m.versions("main")["1"].(map[string]any)
 			if first["imported"] != true || first["state"] != "active" {
 				t.Errorf("the version is %v", first)
 			}

@@ -131,7 +131,7 @@ func (b *backend) keyActivate(ctx context.Context, _ *logical.Request, data *fra
 			return nil, err
 		}
 		response.AddWarning("This version was promoted without a proof that Redox knows it. Where Redox says that it does not, " +
-			"the retired version goes on signing until it is destroyed: see users and next_step.")
+			"the retired version goes on signing until it is destroyed: read keys/" + name + "/clients.")
 		return response, nil
 	}
 	before, after, err := b.maintainer.activate(ctx, name)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -42,7 +43,7 @@ func (m *mount) setJWKs(clientID string, jwks ...any) {
 // states gives the states of a key's versions, oldest first.
 func (m *mount) states(key string) string {
 	m.t.Helper()
-	versions, _ := m.read("keys/" + key)["versions"].(map[string]any)
+	versions := m.versions(key)
 	states := make([]string, len(versions))
 	for number, v := range versions {
 		states[number[0]-'1'], _ = v.(map[string]any)["state"].(string)
@@ -89,10 +90,14 @@ func TestRotation(t *testing.T) {
 	// Redox does not know it yet: nothing changes, and who waits is told.
 	m.passNow()
 	m.refusedWith(logical.UpdateOperation, "keys/main/activate", nil, "client-1", "Public key not found", "pending_public_jwk")
-	users, _ := m.read("keys/main")["users"].([]any)
-	user, _ := users[0].(map[string]any)
-	if user["client_id"] != "client-1" || user["accepted_version"] != 1 || user["refused_version"] != 2 || user["last_answer"] == "" {
-		t.Errorf("the user is shown as %v", user)
+	client := m.clients("main")[0]
+	if client["client_id"] != "client-1" || client["version"] != 1 || client["proof"] != "proven" || client["kid"] != first["kid"] ||
+		client["rejected_version"] != 2 || client["last_answer"] == "" {
+		t.Errorf("the client is shown as %v", client)
+	}
+	blocked := []string{"client-1: Redox found no public key for this client_id and kid"}
+	if got := m.read("keys/main")["blocked_by"]; !reflect.DeepEqual(got, blocked) {
+		t.Errorf("blocked by %v", got)
 	}
 	if kid := m.signsWith("token"); kid != first["kid"] {
 		t.Errorf("%v signs before Redox knows it", kid)
@@ -327,9 +332,12 @@ func TestForcedActivation(t *testing.T) {
 	if err != nil || len(response.Warnings) != 1 || response.Data["kid"] != rotated["pending_kid"] {
 		t.Fatalf("forced: %v %v", response, err)
 	}
-	versions, _ := m.read("keys/main")["versions"].(map[string]any)
+	versions := m.versions("main")
 	if second, _ := versions["2"].(map[string]any); second["forced"] != true {
 		t.Error("it is not recorded as forced")
+	}
+	if client := m.clients("main")[0]; client["version"] != 2 || client["proof"] != "recorded" {
+		t.Errorf("the client is shown as %v", client)
 	}
 	if kid := m.write("assertion", nil)["kid"]; kid != rotated["pending_kid"] {
 		t.Errorf("%v signs assertions", kid)
@@ -351,8 +359,8 @@ func TestCompromisedKey(t *testing.T) {
 	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
 	m.write("keys/main/activate", nil)
 	m.setJWKs("client-1", rotated["pending_public_jwk"])
-	destroyed := m.write("keys/main/retire", map[string]any{"version": 1, "destroy_now": true})
-	versions, _ := destroyed["versions"].(map[string]any)
+	m.write("keys/main/retire", map[string]any{"version": 1, "destroy_now": true})
+	versions := m.versions("main")
 	if old, _ := versions["1"].(map[string]any); old["state"] != "destroyed" || old["compromised"] != true || old["kid"] != first["kid"] {
 		t.Errorf("the compromised version is shown as %v", old)
 	}
@@ -504,9 +512,8 @@ func TestLearnedIsKeptUntilItIsStored(t *testing.T) {
 	m.storage.onEach(nil)
 	m.passNow()
 	m.restart() // what was only in memory is gone
-	users, _ := m.read("keys/main")["users"].([]any)
-	if len(users) != 1 {
-		t.Errorf("the users are %v", users)
+	if clients := m.clients("main"); len(clients) != 1 || clients[0]["proof"] != "proven" {
+		t.Errorf("the clients are %v", clients)
 	}
 }
 

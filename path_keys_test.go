@@ -96,11 +96,14 @@ func TestKeyGeneration(t *testing.T) {
 				"pending_kid": "", "pending_public_jwk": "", "next_step": "", "next_rotation_time": "",
 				"registration": "manual", "platform_role": "", "public_jwks_url": "", "retire_grace": 86400,
 				"rotation_period": 0, "rotation_schedule": "", "rotation_window": 0,
-				"users": []any{}, "registrations": []any{},
-				"versions": fields{"1": fields{
-					"state": "active", "algorithm": test.algorithm, "kid": kid, "imported": false, "forced": false, "compromised": false,
-					"created_time": created, "activated_time": created, "public_jwk": answer["public_jwk"],
-				}},
+				"active_version": 1, "retired_versions": []int{}, "blocked_by": []string{},
+			}
+			versions := fields{"1": fields{
+				"state": "active", "algorithm": test.algorithm, "kid": kid, "imported": false, "forced": false, "compromised": false,
+				"created_time": created, "activated_time": created, "public_jwk": answer["public_jwk"],
+			}}
+			if got := m.versions("main"); !reflect.DeepEqual(got, versions) {
+				t.Errorf("the versions are %v, want %v", got, versions)
 			}
 			if !reflect.DeepEqual(answer, want) {
 				t.Errorf("answered %v, want %v", answer, want)
@@ -348,8 +351,8 @@ func TestKeyCreatedByManyAtOnce(t *testing.T) {
 			t.Errorf("somebody got %v, but stored is %v", answer, stored["public_jwk"])
 		}
 	}
-	if len(stored["versions"].(map[string]any)) != 1 {
-		t.Errorf("there are several key pairs: %v", stored["versions"])
+	if versions := m.versions("main"); len(versions) != 1 {
+		t.Errorf("there are several key pairs: %v", versions)
 	}
 }
 

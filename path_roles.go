@@ -91,7 +91,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			Pattern:      "roles/?$",
 			DisplayAttrs: display("roles"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: reading(b.rolesList, "List the roles.", listing("The names of the roles.")),
+				logical.ListOperation: reading(b.rolesList, "List the roles.", listing("The names of the roles.", "")),
 			},
 			HelpSynopsis:    "List the roles.",
 			HelpDescription: "Lists the names of all roles. What a role consists of is read at roles/NAME.",

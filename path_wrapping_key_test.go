@@ -291,7 +291,7 @@ func TestWrappedImport(t *testing.T) {
 			if response.Data["kid"] != thumbprint(key.Public()) {
 				t.Errorf("the kid is %v", response.Data["kid"])
 			}
-			if version := response.Data["versions"].(map[string]any)["1"].(map[string]any); version["imported"] != true {
+			if version := m.versions("main")["1"].(map[string]any); version["imported"] != true {
 				t.Errorf("the version is %v", version)
 			}
 			if warnings := strings.Join(response.Warnings, "\n"); !strings.Contains(warnings, "lived outside Vault") {

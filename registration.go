@@ -123,18 +123,6 @@ func (s *keySnapshot) registrations() []registered {
 	return s.stored.Registrations
 }
 
-// showRegistrations returns for each public key whether it is registered.
-func showRegistrations(records []registered) []any {
-	shown := []any{}
-	for _, r := range records {
-		shown = append(shown, map[string]any{
-			"client_id": r.ClientID, "token_url": r.TokenURL, "kid": r.KID,
-			"registered": r.Problem == "", "problem": r.Problem,
-		})
-	}
-	return shown
-}
-
 func compareRegistered(a, b registered) int {
 	return slices.Compare([]string{a.ClientID, a.TokenURL, a.KID}, []string{b.ClientID, b.TokenURL, b.KID})
 }

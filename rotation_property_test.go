@@ -55,7 +55,7 @@ func (h *history) fail(format string, arguments ...any) {
 
 // learn takes the JWKs of new versions into the model.
 func (h *history) learn() {
-	versions, _ := h.read("keys/main")["versions"].(map[string]any)
+	versions := h.versions("main")
 	for _, v := range versions {
 		version, _ := v.(map[string]any)
 		h.jwks[version["kid"].(string)], _ = version["public_jwk"].(string)
@@ -78,7 +78,7 @@ func (h *history) setKids(client string, kids ...string) {
 // held gives the kids of the versions that are not destroyed.
 func (h *history) held() []string {
 	var kids []string
-	versions, _ := h.read("keys/main")["versions"].(map[string]any)
+	versions := h.versions("main")
 	for _, v := range versions {
 		if version, _ := v.(map[string]any); version["state"] != "destroyed" {
 			kids = append(kids, version["kid"].(string))

@@ -362,8 +362,8 @@ func TestCrashes(t *testing.T) {
 		}
 		done := make(chan struct{})
 		go func() { // where the test's own recover is not
-			defer close(done)
 			crashes[way](m)
+			close(done) // not deferred: else the test could end, and the process with it, before the crash is told of
 		}()
 		<-done
 		return

@@ -122,38 +122,35 @@ func TestGoldenRotationLoadsAndWorks(t *testing.T) {
 	for key, file := range goldenRotation {
 		m.plantFile(key, file)
 	}
-	key := m.read("keys/main")
-	if key["kid"] != "golden-kid-2" {
+	if key := m.read("keys/main"); key["kid"] != "golden-kid-2" {
 		t.Errorf("kid %v is active", key["kid"])
 	}
 	const tokenURL = "https://token.example/token"
 	shown := map[string]any{}
-	for _, list := range []string{"users", "registrations"} {
-		for _, record := range key[list].([]any) {
-			for field, value := range record.(map[string]any) {
-				shown[fmt.Sprint(list, " ", record.(map[string]any)["client_id"], " ", field)] = value
-			}
+	for _, client := range m.clients("main") {
+		for field, value := range client {
+			shown[fmt.Sprint(client["client_id"], " ", field)] = value
+		}
+		for i, registration := range client["registration"].([]string) {
+			shown[fmt.Sprint(client["client_id"], " registration ", i)] = registration
 		}
 	}
 	for field, want := range map[string]any{
-		"users client-1 token_url": tokenURL, "users client-1 accepted_version": 2, "users client-1 accepted_kid": "golden-kid-2",
-		"users client-1 accepted_time": "2026-01-02T03:04:05Z", "users client-1 refused_version": nil,
-		"users client-2 token_url": tokenURL, "users client-2 accepted_version": 1, "users client-2 accepted_kid": "golden-kid-1",
-		"users client-2 accepted_time": "2026-01-02T13:04:05Z", "users client-2 refused_version": 2,
-		"users client-2 refused_since": "2026-01-02T13:04:05Z", "users client-2 last_tried_time": "2026-01-02T14:04:05Z",
+		"client-1 token_url": tokenURL, "client-1 version": 2, "client-1 kid": "golden-kid-2", "client-1 proof": "proven",
+		"client-1 proven_time": "2026-01-02T03:04:05Z", "client-1 rejected_version": nil,
+		"client-2 token_url": tokenURL, "client-2 version": 1, "client-2 kid": "golden-kid-1", "client-2 proof": "proven",
+		"client-2 proven_time": "2026-01-02T13:04:05Z", "client-2 rejected_version": 2,
+		"client-2 rejected_since": "2026-01-02T13:04:05Z", "client-2 last_asked_time": "2026-01-02T14:04:05Z",
 
-		"registrations client-1 token_url": tokenURL, "registrations client-1 kid": "golden-kid-2",
-		"registrations client-1 registered": true, "registrations client-1 problem": "",
-		"registrations client-2 token_url": tokenURL, "registrations client-2 kid": "golden-kid-2",
-		"registrations client-2 registered": false,
+		"client-1 registration 0": "golden-kid-2: registered", "client-1 registration 1": nil, "client-2 registration 1": nil,
 	} {
 		if shown[field] != want {
 			t.Errorf("%s: %v, not %v", field, shown[field], want)
 		}
 	}
 	for field, begins := range map[string]string{
-		"users client-2 last_answer":     "Redox found no public key for this client_id and kid",
-		"registrations client-2 problem": "it was there and was taken away by somebody",
+		"client-2 last_answer":    "Redox found no public key for this client_id and kid",
+		"client-2 registration 0": "golden-kid-2: it was there and was taken away by somebody",
 	} {
 		if text, _ := shown[field].(string); !strings.HasPrefix(text, begins) {
 			t.Errorf("%s: %q", field, text)

@@ -15,6 +15,14 @@ path "redox/keys/+" {
   capabilities = ["read"]
 }
 
+path "redox/keys/+/versions" {
+  capabilities = ["read", "list"]
+}
+
+path "redox/keys/+/clients" {
+  capabilities = ["read"]
+}
+
 path "redox/roles" {
   capabilities = ["list"]
 }

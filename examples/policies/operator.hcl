@@ -15,6 +15,14 @@ path "redox/keys/+" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
+path "redox/keys/+/versions" {
+  capabilities = ["read", "list"]
+}
+
+path "redox/keys/+/clients" {
+  capabilities = ["read"]
+}
+
 # Each verb by its name: whatever a later version adds is refused until you decide.
 path "redox/keys/+/import" {
   capabilities = ["update"]

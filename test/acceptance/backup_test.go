@@ -52,9 +52,8 @@ func TestBackupDocumentation(t *testing.T) {
 	if cause := e.data("write", "-f", "redox/check/late")["cause"]; !strings.Contains(fmt.Sprint(cause), "there is no role") {
 		t.Errorf("of a role made after the snapshot the check says %v", cause)
 	}
-	if user := onlyUser(t, e.data("read", "redox/keys/main")); user["refused_version"] == nil ||
-		user["refused_version"] != user["accepted_version"] {
-		t.Errorf("the key's user is %v", user)
+	if client := e.onlyClient("main"); client["rejected_version"] == nil || client["rejected_version"] != client["version"] {
+		t.Errorf("the key's client is %v", client)
 	}
 
 	bringBack := page.take("Bring it back")
@@ -73,7 +72,7 @@ func TestBackupDocumentation(t *testing.T) {
 		e.opens(fmt.Sprint(after["access_token"])) != http.StatusOK {
 		t.Errorf("at last a token is of kid %v", kid)
 	}
-	versions, _ := e.data("read", "redox/keys/main")["versions"].(map[string]any)
+	versions, _ := e.data("read", "redox/keys/main/versions")["versions"].(map[string]any)
 	if first, _ := versions["1"].(map[string]any); first["state"] != "destroyed" || first["compromised"] != true {
 		t.Errorf("the version that has leaked is %v", first)
 	}
@@ -143,13 +142,18 @@ func (e *engine) replaceAtRedox(verb string) {
 	}
 }
 
-// onlyUser gives the one entry in a key's users.
-func onlyUser(t testing.TB, key map[string]any) map[string]any {
-	t.Helper()
-	users, _ := key["users"].([]any)
-	if len(users) != 1 {
-		t.Fatalf("the key's users are %v", key["users"])
+// onlyClient returns what is known of the one client of a key that anything is known of.
+func (e *engine) onlyClient(key string) map[string]any {
+	e.t.Helper()
+	clients, _ := e.data("read", e.at("keys/"+key+"/clients"))["clients"].([]any)
+	var known []map[string]any
+	for _, client := range clients {
+		if client, _ := client.(map[string]any); client["proof"] != "none" {
+			known = append(known, client)
+		}
 	}
-	user, _ := users[0].(map[string]any)
-	return user
+	if len(known) != 1 {
+		e.t.Fatalf("the key's clients are %v", clients)
+	}
+	return known[0]
 }

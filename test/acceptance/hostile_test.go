@@ -209,6 +209,7 @@ func TestHostileRequests(t *testing.T) {
 	h.must("write", h.at("roles/victim"), "key=victim")
 	h.must("write", h.at("roles/team"), "scope=fhir:development")
 	config, key, role := h.data("read", h.at("config")), h.data("read", h.at("keys/main")), h.data("read", h.at("roles/team"))
+	versions := h.data("read", h.at("keys/main/versions"))
 	saved, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +254,7 @@ func TestHostileRequests(t *testing.T) {
 		t.Error("the configuration can't be put back")
 	}
 	after := h.data("read", h.at("keys/main"))
-	if after["public_jwk"] != key["public_jwk"] || !reflect.DeepEqual(after["versions"], key["versions"]) {
+	if after["public_jwk"] != key["public_jwk"] || !reflect.DeepEqual(h.data("read", h.at("keys/main/versions")), versions) {
 		t.Error("the key has changed")
 	}
 	if !reflect.DeepEqual(h.data("read", h.at("roles/team")), role) {

@@ -240,9 +240,12 @@ func (d *dialog) useKeys() {
 	}
 	d.do("POST", "roles/manager", map[string]any{"client_id": "manager", "key": "manager"})
 	d.do("POST", "keys/main", map[string]any{"registration": "platform", "platform_role": "manager"})
-	if data := d.do("POST", "keys/main/register", nil); fmt.Sprint(data["registrations"]) == "[]" {
-		d.t.Error("nothing was registered, so that the answer shows no registration")
+	d.do("POST", "keys/main/register", nil)
+	if data := d.do("GET", "keys/main/clients?limit=10", nil); !strings.Contains(fmt.Sprint(data["clients"]), ": registered") {
+		d.t.Errorf("nothing was registered, so that the answer shows no registration: %v", data)
 	}
+	d.do("GET", "keys/main/versions", nil)
+	d.do("GET", "keys/main/versions/?list=true", nil)
 }
 
 func (d *dialog) tearDown() {

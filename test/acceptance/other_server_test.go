@@ -236,7 +236,7 @@ func TestOtherServerHoldsKeys(t *testing.T) {
 	// Replaced.
 	pending = e.data("write", "-f", e.at("keys/main/rotate"))
 	await(t, "the engine to have tried the new version by itself, which it does once a minute at most", func() bool {
-		return strings.Contains(fmt.Sprint(e.data("read", e.at("keys/main"))["users"]), "refused_version:3")
+		return strings.Contains(fmt.Sprint(e.data("read", e.at("keys/main/clients"))["clients"]), "rejected_version:3")
 	})
 	s.register("ES384", "", pending["pending_public_jwk"])
 	e.forgetToken()
@@ -339,7 +339,7 @@ func TestOtherServersDocumentation(t *testing.T) {
 	if scope := s.scopeOf(token["access_token"]); scope != "system/Patient.rs system/Observation.rs" {
 		t.Errorf("the token's scope is %q", scope)
 	}
-	versions, _ := e.data("read", e.at("keys/main"))["versions"].(map[string]any)
+	versions, _ := e.data("read", e.at("keys/main/versions"))["versions"].(map[string]any)
 	if second, _ := versions["2"].(map[string]any); second["state"] != "active" || second["kid"] != token["kid"] {
 		t.Errorf("%v signs, but the versions are %v", token["kid"], versions)
 	}

@@ -220,7 +220,7 @@ func TestRotationDocumentation(t *testing.T) {
 		e.bash(t.TempDir(), strings.ReplaceAll(block, "redox/", e.path+"/"))
 	}
 	key := e.data("read", e.at("keys/main"))
-	versions, _ := key["versions"].(map[string]any)
+	versions, _ := e.data("read", e.at("keys/main/versions"))["versions"].(map[string]any)
 	states := map[string]any{}
 	for number, v := range versions {
 		version, _ := v.(map[string]any)

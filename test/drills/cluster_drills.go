@@ -191,7 +191,7 @@ func (f leaderFault) duringRotation(d *report) {
 	d.saw("the interrupted activate: %s", <-interrupted)
 	d.atRedox("%d token requests", len(m.redox.since(began)))
 	states := map[string]int{}
-	versions, _ := d.must2(next.must("GET", m.path+"/keys/main", nil)).Data["versions"].(map[string]any)
+	versions, _ := d.must2(next.must("GET", m.path+"/keys/main/versions", nil)).Data["versions"].(map[string]any)
 	for _, v := range versions {
 		version, _ := v.(map[string]any)
 		states[fmt.Sprint(version["state"])]++

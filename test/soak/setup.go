@@ -88,7 +88,7 @@ func (s *soak) config(n int) map[string]any {
 	}
 }
 
-// shownKey is what the soak needs of a key's answer.
+// shownKey is what the soak needs of the answers about a key and its versions.
 type shownKey struct {
 	PublicJWK        string `json:"public_jwk"`
 	PendingPublicJWK string `json:"pending_public_jwk"`
@@ -107,6 +107,12 @@ func (s *soak) readKey(ctx context.Context, key string) (*shownKey, error) {
 	var decoded struct{ Data *shownKey }
 	if err := json.Unmarshal(a.Body, &decoded); err != nil || a.Status != http.StatusOK || decoded.Data == nil {
 		return nil, errors.New("the key can't be read: " + a.Problem())
+	}
+	if a, err = s.vault.Do(ctx, http.MethodGet, mount+"keys/"+key+"/versions", nil); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(a.Body, &decoded); err != nil || a.Status != http.StatusOK {
+		return nil, errors.New("the key's versions can't be read: " + a.Problem())
 	}
 	return decoded.Data, nil
 }
