@@ -70,7 +70,7 @@ func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokenc
 	}
 	b := &backend{store: newStore(c.StorageView), now: now}
 	b.telemetry = newTelemetry(logger, b)
-	b.keys = &keyring{store: b.store, now: now, logger: logger, changed: b.keyChanged}
+	b.keys = newKeyring(b.store, now, logger, b.keyChanged)
 	b.minter = newMinter(b.store, b.keys, thisNode, b.telemetry, now)
 	b.maintainer = newMaintainer(b.store, b.keys, b.minter, thisNode, b.telemetry, now)
 	b.Backend = &framework.Backend{

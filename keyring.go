@@ -30,6 +30,10 @@ type keyring struct {
 	published publishedSets
 }
 
+func newKeyring(s *store, now func() tokencache.Instant, logger hclog.Logger, changed func(keyChange)) *keyring {
+	return &keyring{store: s, now: now, logger: logger, changed: changed}
+}
+
 // keyChange is what a keyring tells of a key: that it may have changed, and what is known of the change.
 type keyChange struct {
 	key string
