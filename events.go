@@ -15,7 +15,7 @@ import (
 )
 
 // What happens to keys, roles and configuration, and whether tokens can be minted, as Vault events. docs/events.md
-// tells what each means. They inform only: who has to know for sure reads the key or the role.
+// tells what each means. They only inform: to know for sure, read the key or the role.
 
 const (
 	eventConfigWrite  = "redox/config-write"
@@ -101,7 +101,7 @@ type mintTrouble struct {
 	roles map[string]bool
 }
 
-// change notes how the last mint of a role ended, and says whether that is news.
+// change notes how the last mint of a role ended, and reports whether that is news.
 func (m *mintTrouble) change(role string, fails bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// row is one field of a stored record: it gives the request's and the response's schema, and reads and writes the
+// row is one field of a stored record: it makes the request's and the response's schema, and reads and writes the
 // record.
 type row[T any] struct {
 	name        string
@@ -25,7 +25,7 @@ type row[T any] struct {
 	at func(*T) any
 }
 
-// rowSchemas gives the rows' field schemas, with their defaults as they are in defaults. The descriptions name the
+// rowSchemas returns the rows' field schemas, with their defaults as they are in defaults. The descriptions name the
 // defaults, too: Vault's path-help shows them nowhere else.
 func rowSchemas[T any](rows []row[T], defaults *T) map[string]*framework.FieldSchema {
 	schemas := make(map[string]*framework.FieldSchema, len(rows))
@@ -47,7 +47,7 @@ func rowSchemas[T any](rows []row[T], defaults *T) map[string]*framework.FieldSc
 	return schemas
 }
 
-// value gives the field in the form that Vault decodes and answers: durations in whole seconds.
+// value returns the field in the form that Vault decodes and answers: durations in whole seconds.
 func (r *row[T]) value(record *T) any {
 	switch field := r.at(record).(type) {
 	case *string:
@@ -63,7 +63,7 @@ func (r *row[T]) value(record *T) any {
 	}
 }
 
-// set is the reverse of value. It says whether the value was of the field's type.
+// set is the reverse of value. It reports whether the value was of the field's type.
 func (r *row[T]) set(record *T, value any) (ok bool) {
 	switch field := r.at(record).(type) {
 	case *string:
@@ -101,13 +101,13 @@ func applyRows[T any](rows []row[T], data *framework.FieldData, record, defaults
 	return nil
 }
 
-// isGiven says whether the request gives a field a value. Null and the empty string stand for the default.
+// isGiven reports whether the request gives a field a value. Null and the empty string stand for the default.
 func isGiven(data *framework.FieldData, field string) bool {
 	raw := data.Raw[field]
 	return raw != nil && raw != ""
 }
 
-// showRows gives the record as a response's data.
+// showRows returns the record as a response's data.
 func showRows[T any](rows []row[T], record *T) map[string]any {
 	data := make(map[string]any, len(rows))
 	for _, r := range rows {
@@ -184,7 +184,7 @@ func checkRange(field string, value, least, most time.Duration) error {
 	return nil
 }
 
-// firstError gives the first of several results that is an error, in the order of the fields.
+// firstError returns the first of several results that is an error, in the order of the fields.
 func firstError(results ...error) error {
 	for _, err := range results {
 		if err != nil {

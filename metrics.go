@@ -195,7 +195,7 @@ func (m *metrics) offset(offset time.Duration, known bool) {
 	}
 }
 
-// rejectionCode gives the error code if it is one that is expected: the server chooses it.
+// rejectionCode returns the error code if it is one that is expected: the server chooses it.
 func rejectionCode(remote *redox.Error) string {
 	if remote.PublicKeyNotFound() {
 		return causePublicKeyNotFound

@@ -16,7 +16,7 @@ import (
 const operationPrefix = "redox"
 
 // display names a path for the UI and for OpenAPI operation IDs: prefix, verb, suffix. A path with an optional part
-// gives a suffix for each form, separated by "|".
+// has a suffix for each form, separated by "|".
 func display(suffix string) *framework.DisplayAttributes {
 	return &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix}
 }
@@ -106,7 +106,7 @@ func roleFields() map[string]*framework.FieldSchema {
 	}
 }
 
-// pathName gives a name captured from the path, empty where an optional one is not there.
+// pathName returns a name captured from the path, empty where an optional one is not there.
 func pathName(data *framework.FieldData, field string) string {
 	name, _ := data.Get(field).(string)
 	return name

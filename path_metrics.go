@@ -66,7 +66,7 @@ func (b *backend) metricsRead(ctx context.Context, _ *logical.Request, _ *framew
 	}}, nil
 }
 
-// stateMetrics gives what is read off at this moment: of the tokens in memory, and of the keys as the JWKS has them, so
+// stateMetrics returns what is read off at this moment: of the tokens in memory, and of the keys as the JWKS has them, so
 // that a scrape reads storage only after a key has changed.
 func (b *backend) stateMetrics(ctx context.Context) (*prometheus.Registry, error) {
 	keys, err := b.keys.jwkSets(ctx)
