@@ -264,6 +264,7 @@ var typeWords = map[framework.FieldType]string{
 	framework.TypeTime:           "time (RFC 3339)",
 	framework.TypeStringSlice:    "list of strings",
 	framework.TypeSlice:          "list of objects",
+	framework.TypeCommaIntSlice:  "list of integers",
 	framework.TypeMap:            "object",
 }
 

@@ -26,7 +26,7 @@ var keyShown = map[string]*framework.FieldSchema{
 	"public_pem":         answerField(framework.TypeString, "Public key of the active version as PEM."),
 	"pending_kid":        answerField(framework.TypeString, "Key ID of the pending version, if there is one."),
 	"pending_public_jwk": answerField(framework.TypeString, "Public JWK of the pending version, if there is one."),
-	"retired_versions":   answerField(framework.TypeSlice, "Numbers of the retired versions, which are still held and published."),
+	"retired_versions":   answerField(framework.TypeCommaIntSlice, "Numbers of the retired versions, which are still held and published."),
 	"next_step":          answerField(framework.TypeString, "What you have to do, if anything, so that a rotation goes on."),
 	"next_rotation_time": answerField(framework.TypeString, "When a new version will be made by itself, if it will."),
 	"blocked_by": answerField(framework.TypeStringSlice,
