@@ -33,8 +33,8 @@ const (
 	eventMintRecover      = "redox/mint-recover"
 )
 
-// mostEventsWaiting bounds what is kept for a Vault that takes no events.
-const mostEventsWaiting = 1000
+// maxEventsWaiting bounds what is kept for a Vault that takes no events.
+const maxEventsWaiting = 1000
 
 type event struct {
 	kind     string
@@ -51,7 +51,7 @@ type eventQueue struct {
 func (q *eventQueue) add(e event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) == mostEventsWaiting {
+	if len(q.waiting) == maxEventsWaiting {
 		q.lost++
 		return
 	}

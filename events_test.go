@@ -177,10 +177,10 @@ func TestEventsThatVaultDoesNotTake(t *testing.T) {
 // A Vault that takes no events must cost no memory without end, nor make anybody wait.
 func TestEventsAreBounded(t *testing.T) {
 	m := newMount(t)
-	for range mostEventsWaiting + 7 {
+	for range maxEventsWaiting + 7 {
 		m.write("config", nil)
 	}
-	if got := strings.Count(m.announced(), "\n"); got != mostEventsWaiting {
+	if got := strings.Count(m.announced(), "\n"); got != maxEventsWaiting {
 		t.Errorf("%d events were kept", got)
 	}
 	if !strings.Contains(m.log.String(), "events were dropped: Vault took none for a while: count=7") {

@@ -533,7 +533,7 @@ func TestAutomaticRotation(t *testing.T) {
 			start := m.clock.wall()
 			next, _ := m.write("keys/main", c.settings)["next_rotation_time"].(string)
 			at, err := time.Parse(time.RFC3339, next)
-			if err != nil || at.Before(start.Add(c.about).Truncate(time.Second)) || at.After(start.Add(c.about+mostRotationDelay)) {
+			if err != nil || at.Before(start.Add(c.about).Truncate(time.Second)) || at.After(start.Add(c.about+maxRotationDelay)) {
 				t.Fatalf("the next rotation is at %q, %v after %v", next, at.Sub(start), start)
 			}
 			m.clock.advance(at.Sub(start) - time.Minute)

@@ -137,7 +137,7 @@ func nextStep(k *keySnapshot) string {
 	if k.in(rotation.Pending) == nil {
 		for _, s := range k.clients.Standings {
 			if k.Registration != registrationPlatform && s.Probe.Version == s.Accepted {
-				return "Client ID " + s.ClientID + ": Redox refuses the version that it had accepted. Its kid was taken away there, or Redox " +
+				return "Client ID " + s.ClientID + ": Redox rejects the version that it had accepted. Its kid was taken away there, or Redox " +
 					"can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/" + k.name + "/rotate."
 			}
 		}

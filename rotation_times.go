@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	leastRotationPeriod = time.Hour
-	mostRotationPeriod  = 10 * 365 * 24 * time.Hour
+	minRotationPeriod = time.Hour
+	maxRotationPeriod = 10 * 365 * 24 * time.Hour
 	// scheduledRunsChecked is how many runs of a schedule are looked at for being far enough apart.
 	scheduledRunsChecked = 500
-	// mostRotationDelay spreads the rotations of many keys with one schedule.
-	mostRotationDelay = 10 * time.Minute
+	// maxRotationDelay spreads the rotations of many keys with one schedule.
+	maxRotationDelay = 10 * time.Minute
 )
 
 // rotationTimes is when a key rotates by itself.
@@ -51,7 +51,7 @@ func (k *signingKey) checkRotationTimes(now time.Time) error {
 		if r.schedule != "" {
 			return fieldError("rotation_schedule", "give one of them and set the other to empty", "rotation_period is set, too")
 		}
-		if err := checkRange("rotation_period", r.period, leastRotationPeriod, mostRotationPeriod); err != nil {
+		if err := checkRange("rotation_period", r.period, minRotationPeriod, maxRotationPeriod); err != nil {
 			return err
 		}
 	}
@@ -69,7 +69,7 @@ func (k *signingKey) checkRotationTimes(now time.Time) error {
 		}
 		for range scheduledRunsChecked {
 			following := r.next(previous)
-			if !following.IsZero() && following.Sub(previous) < leastRotationPeriod {
+			if !following.IsZero() && following.Sub(previous) < minRotationPeriod {
 				return fieldError("rotation_schedule", "give times at least an hour apart", "its times are less than an hour apart")
 			}
 			previous = following
@@ -79,7 +79,7 @@ func (k *signingKey) checkRotationTimes(now time.Time) error {
 		if r.schedule == "" {
 			return fieldError("rotation_window", "leave it out, or give a rotation_schedule", "it is for a rotation_schedule only")
 		}
-		if err := checkRange("rotation_window", r.window, time.Hour, mostRotationPeriod); err != nil {
+		if err := checkRange("rotation_window", r.window, time.Hour, maxRotationPeriod); err != nil {
 			return err
 		}
 	}
@@ -101,7 +101,7 @@ func isCron(schedule string) bool {
 func (k *signingKey) scheduleRotation(now time.Time) {
 	k.NextRotationTime = k.rotationTimes().next(now)
 	if !k.NextRotationTime.IsZero() {
-		k.NextRotationTime = k.NextRotationTime.Add(rand.N(mostRotationDelay)).UTC()
+		k.NextRotationTime = k.NextRotationTime.Add(rand.N(maxRotationDelay)).UTC()
 	}
 }
 

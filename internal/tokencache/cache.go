@@ -19,8 +19,8 @@ const (
 	// whose token was rejected makes one new token, not one each.
 	freshFor = 2 * time.Second
 
-	leastPause = time.Second
-	mostPause  = 30 * time.Second
+	minPause = time.Second
+	maxPause = 30 * time.Second
 
 	// evictionsPerMint is how many entries each mint looks at to evict the dead ones. More than one, so that
 	// the dead stay a small part of all; few, so that no reader waits for it.
@@ -95,7 +95,7 @@ type failure struct {
 func (f *failure) holds(now Instant) bool { return f != nil && f.at.Age(now) < f.rest }
 
 // forgotten says that the next failure starts with the shortest pause again.
-func (f *failure) forgotten(now Instant) bool { return f == nil || f.at.Age(now) >= 2*mostPause }
+func (f *failure) forgotten(now Instant) bool { return f == nil || f.at.Age(now) >= 2*maxPause }
 
 // New makes a cache. It starts no goroutine of its own; Close ends the mints it will have started.
 func New[T any](o Options[T]) *Cache[T] {
@@ -310,7 +310,7 @@ func (c *Cache[T]) publish(name string, e *entry[T], f *flight[T], minted *Minte
 		e.failure = nextFailure(e.failure, err, least, now)
 		if e.held != nil && e.held.remaining(now) > 0 {
 			// Not past the token's end: an outage that is over before then is to go unnoticed.
-			e.failure.rest = min(e.failure.pause, max(least, leastPause, e.held.remaining(now)))
+			e.failure.rest = min(e.failure.pause, max(least, minPause, e.held.remaining(now)))
 		}
 	}
 	if e.dead(now) {
@@ -322,11 +322,11 @@ func (c *Cache[T]) publish(name string, e *entry[T], f *flight[T], minted *Minte
 
 // nextFailure doubles the pause of the failure before, if there was one lately.
 func nextFailure(before *failure, err error, least time.Duration, now Instant) *failure {
-	pause := leastPause
+	pause := minPause
 	if !before.forgotten(now) {
 		pause = 2 * before.pause
 	}
-	pause = min(max(pause, least), mostPause)
+	pause = min(max(pause, least), maxPause)
 	return &failure{err: err, at: now, pause: pause, rest: pause}
 }
 

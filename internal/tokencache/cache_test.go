@@ -170,7 +170,7 @@ func TestAFailedRefreshIsNotRepeatedAtOnce(t *testing.T) {
 		f.Wait()
 	}
 	f.wantMints(2)
-	f.advance(leastPause)
+	f.advance(minPause)
 	f.get("a")
 	f.Wait()
 	f.wantMints(3)
@@ -598,7 +598,7 @@ func TestAPauseEndsWithTheToken(t *testing.T) {
 		left, least, wait time.Duration
 	}{
 		"a pause that would outlast it": {left: 9 * time.Second, wait: 9 * time.Second},
-		"not at once":                   {left: time.Millisecond, wait: leastPause},
+		"not at once":                   {left: time.Millisecond, wait: minPause},
 		"not before the server wants":   {left: 3 * time.Second, least: 5 * time.Second, wait: 5 * time.Second},
 		"not later than the pause":      {left: 25 * time.Second, wait: 16 * time.Second},
 	} {
