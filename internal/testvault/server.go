@@ -24,6 +24,9 @@ type Options struct {
 	RootToken string // in dev mode
 	Config    string // what its configuration has beyond the necessary
 	LogLevel  string // Vault's default if empty
+	// Patience multiplies how long nodes of a cluster wait for each other before they elect another leader; 0 for 1. On a
+	// machine that is busy with other tests, more keeps a leader that is merely slow.
+	Patience int
 }
 
 // Server is a Vault server.
@@ -122,14 +125,14 @@ cluster_addr = "http://127.0.0.1:%[2]d"
 storage "raft" {
   path = %[3]q
   node_id = %[4]q
-  performance_multiplier = 1
+  performance_multiplier = %[6]d
 }
 listener "tcp" {
   address = %[5]q
   cluster_address = "127.0.0.1:%[2]d"
   tls_disable = true
 }
-`, s.Address, clusterPort, filepath.Join(s.options.Directory, "data"), s.options.Node, s.listenAddress())
+`, s.Address, clusterPort, filepath.Join(s.options.Directory, "data"), s.options.Node, s.listenAddress(), max(s.options.Patience, 1))
 	}
 	return os.WriteFile(s.configFile(), []byte(text), 0o600)
 }

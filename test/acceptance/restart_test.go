@@ -35,7 +35,7 @@ func newRaftNode(t testing.TB, name string) *raftNode {
 // restart starts the node's process, at an address of its own each time.
 func (n *raftNode) restart() {
 	n.t.Helper()
-	if err := n.start(testvault.Options{Plugins: filepath.Dir(pluginFile), Node: n.name, Config: rawStorage}); err != nil {
+	if err := n.start(testvault.Options{Plugins: filepath.Dir(pluginFile), Node: n.name, Config: rawStorage, Patience: 4}); err != nil {
 		n.t.Fatal(err)
 	}
 }
