@@ -174,15 +174,15 @@ func (r *keyring) apply(ctx context.Context, name string, event rotation.Event) 
 		if err != nil {
 			return explain(k, err)
 		}
-		stored, err = r.putClients(ctx, w, name, stored, &storedClients{Clients: next.Clients, Registrations: stored.Registrations})
-		if err != nil {
+		if _, err = r.putClients(ctx, w, name, stored, &storedClients{Clients: next.Clients, Registrations: stored.Registrations}); err != nil {
 			return err
 		}
-		after = &keySnapshot{signingKey: k, stored: stored, clients: stored.Clients}
-		if len(transitions) == 0 {
-			return nil
+		if len(transitions) > 0 {
+			k.setRecords(next.Versions)
 		}
-		k.setRecords(next.Versions)
+		if after, err = r.snapshotOf(ctx, k); err != nil || len(transitions) == 0 {
+			return err
+		}
 		return r.put(ctx, w, k, keyChange{transitions: transitions})
 	})
 	if err != nil {
