@@ -6,9 +6,12 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -34,10 +37,49 @@ func newMill(t *testing.T) *mill {
 	t.Cleanup(m.minter.close)
 	must(m.add("one"))
 	m.know("one")
-	c := defaultConfig()
-	c.ClientID, c.Key, c.BaseURL = "client-1", "main", m.redox.URL
-	m.put(configStorageKey, c)
+	m.configure(nil)
 	return m
+}
+
+// configure stores the configuration of a mill with a change.
+func (m *mill) configure(change func(*config)) {
+	c := defaultConfig()
+	c.ClientID, c.Key, c.BaseURL, c.MaxRetries = "client-1", "main", m.redox.URL, 0
+	if change != nil {
+		change(c)
+	}
+	m.put(configStorageKey, c)
+}
+
+// wroteNothing returns a check that nothing was put or deleted since.
+func (m *mill) wroteNothing() func() {
+	m.t.Helper()
+	written, stored := len(m.storage.written()), m.storage.snapshot()
+	return func() {
+		m.t.Helper()
+		if n := len(m.storage.written()); n != written || !maps.Equal(m.storage.snapshot(), stored) {
+			m.t.Errorf("%d entries were written", n-written)
+		}
+	}
+}
+
+// text returns all that a resolved role holds, for comparisons.
+func (c *resolved) text() string {
+	k := c.key
+	return string(must(json.Marshal([]any{c.config, c.leased, c.disabled, c.generation, k.name, k.signingKey, k.clients, k.stored})))
+}
+
+// asked returns how often the local Redox was asked for a token.
+func (m *mill) asked() int { return m.redox.Counters().Token.Requests }
+
+// standing returns what is known of client-1 at key "main": what it was accepted with, and what was rejected of it.
+func (m *mill) standing() (accepted, rejected int) {
+	for _, s := range m.read().clients.Standings {
+		if s.ClientID == "client-1" {
+			return s.Accepted, s.Probe.Version
+		}
+	}
+	return 0, 0
 }
 
 // know makes the local Redox know the versions with these kids, and no others.
@@ -60,59 +102,213 @@ func (m *mill) put(key string, value storable) {
 	must(0, m.store.write(m.t.Context(), func(w *writing) error { return w.put(m.t.Context(), key, value) }))
 }
 
-func TestMinterResolves(t *testing.T) {
+// TestMinterResolveErrors name what is missing and where to set it.
+func TestMinterResolveErrors(t *testing.T) {
 	m := newMill(t)
-	m.put(rolesStoragePrefix+"team", &role{ClientID: "team", Scope: "a"})
+	m.put(rolesStoragePrefix+"team", &role{})
 	m.put(rolesStoragePrefix+"stopped", &role{Disabled: true})
 	m.put(rolesStoragePrefix+"lost", &role{Key: "none"})
-	for name, problem := range map[string]string{
-		"none": `there is no role named "none"`, "stopped": `role "stopped" is disabled`, "lost": `the signing key "none" does not exist`,
+	m.put(rolesStoragePrefix+"spent", &role{Key: "spent"})
+	must(m.addTo("spent", "spent-1"))
+	must(m.apply(t.Context(), "spent", rotation.Compromise{Version: 1}))
+	noClient := func(c *config) { c.ClientID = "" }
+	noKey := func(c *config) { c.Key = "" }
+	for _, test := range []struct {
+		role   string
+		change func(*config)
+		field  string
+		parts  []string
+	}{
+		{"none", nil, "role", []string{`there is no role named "none"`, "roles/none"}},
+		{"stopped", nil, "disabled", []string{`role "stopped" is disabled`, "disabled=false", "roles/stopped"}},
+		{"stopped", noClient, "disabled", []string{`role "stopped" is disabled`}}, // whatever else is missing
+		{"", noClient, "client_id", []string{"no client ID is configured", "write to config"}},
+		{"team", noClient, "client_id", []string{"no client ID is configured", "roles/team or config"}},
+		{"", noKey, "key", []string{"no signing key is configured", "keys/NAME", "in config"}},
+		{"team", noKey, "key", []string{"no signing key is configured", "in roles/team or config"}},
+		{"lost", nil, "key", []string{`signing key "none" does not exist`, "in roles/lost or config"}},
+		{"spent", nil, "key", []string{`signing key "spent" has no version to sign with`, "keys/spent/rotate"}},
+		{"a..b", nil, "role", []string{"two dots"}},
 	} {
-		if _, err := m.minter.resolve(t.Context(), name); err == nil || !strings.Contains(err.Error(), problem) {
-			t.Errorf("role %s: %v", name, err)
+		m.configure(test.change)
+		_, err := m.minter.resolve(t.Context(), test.role)
+		user := (*userError)(nil)
+		if !errors.As(err, &user) || user.field != test.field {
+			t.Errorf("role %q: %v, of field %s", test.role, err, test.field)
+			continue
+		}
+		for _, part := range test.parts {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("role %q: %q does not say %q", test.role, err, part)
+			}
+		}
+		if _, signing := m.minter.sign(t.Context(), test.role); signing == nil || signing.Error() != err.Error() {
+			t.Errorf("role %q: an assertion gets %v", test.role, signing)
+		}
+		if _, minting := m.minter.mint(t.Context(), test.role); minting == nil || minting.Error() != err.Error() {
+			t.Errorf("role %q: a token gets %v", test.role, minting)
 		}
 	}
-	c := must(m.minter.resolve(t.Context(), "team"))
-	if c.ClientID != "team" || c.Scope != "a" || c.Key != "main" || c.BaseURL != m.redox.URL || c.next(nil).KID != "one" {
-		t.Errorf("the role over the configuration is %+v", c.roleConfig)
+	m.storage.onEach(func(string, string) error { return logical.ErrReadOnly })
+	if _, err := m.minter.resolve(t.Context(), "team"); err != logical.ErrReadOnly {
+		t.Errorf("the error of storage became %v", err)
+	}
+	if m.asked() > 0 {
+		t.Error("the server was asked")
 	}
 }
 
-func TestMinterSignsWithoutTheServer(t *testing.T) {
+// TestMinterResolvesRolesOverConfig: what a role leaves unset is the configuration's.
+func TestMinterResolvesRolesOverConfig(t *testing.T) {
 	m := newMill(t)
-	if s := must(m.minter.sign(t.Context(), "")); s.kid != "one" || strings.Count(s.assertion, ".") != 2 {
-		t.Errorf("signed with %s", s.kid)
+	must(m.addTo("team", "team-1"))
+	m.configure(func(c *config) { c.Scope, c.JKU, c.MinTTL = "fhir:read", "https://redox.test/jwks", 40*time.Second })
+	m.put(rolesStoragePrefix+"empty", &role{})
+	m.put(rolesStoragePrefix+"full", &role{
+		ClientID: "team", Key: "team", Scope: "fhir:write", JKU: "https://team.test/jwks", MinTTL: 50 * time.Second, Leased: true,
+	})
+	type settings struct {
+		clientID, key, scope, jku string
+		minTTL                    time.Duration
+		leased                    bool
+		kid                       string
 	}
-	if n := m.redox.Counters().Token.Requests; n != 0 {
-		t.Errorf("the server was asked %d times", n)
+	configured := settings{"client-1", "main", "fhir:read", "https://redox.test/jwks", 40 * time.Second, false, "one"}
+	for name, want := range map[string]settings{
+		"": configured, "empty": configured,
+		"full": {"team", "team", "fhir:write", "https://team.test/jwks", 50 * time.Second, true, "team-1"},
+	} {
+		c := must(m.minter.resolve(t.Context(), name))
+		if got := (settings{c.ClientID, c.Key, c.Scope, c.JKU, c.MinTTL, c.leased, c.next(nil).KID}); got != want {
+			t.Errorf("role %q is %+v, not %+v", name, got, want)
+		}
+		if c.BaseURL != m.redox.URL || c.client().TokenURL != m.redox.TokenURL() {
+			t.Errorf("role %q asks %s", name, c.client().TokenURL)
+		}
 	}
 }
 
-// TestMinterGoesThroughTheVersions: the JWK was replaced at the server. The argument stays as it was, what was found is
-// returned and observed, and nothing is written.
-func TestMinterGoesThroughTheVersions(t *testing.T) {
+// TestMinterSigns with what the server last took from the client, without asking it and without writing.
+func TestMinterSigns(t *testing.T) {
 	m := newMill(t)
 	must(m.add("two"))
-	m.know("two")
-	written := len(m.storage.written())
-	c := must(m.minter.resolve(t.Context(), ""))
-	before := *c
-	result := must(m.minter.exchange(t.Context(), c))
-	if result.kid != "two" || !strings.Contains(result.warning, "version 2 with kid two signed") {
-		t.Errorf("kid %s signed; the warning is %q", result.kid, result.warning)
+	check := m.wroteNothing()
+	for _, kid := range []string{"one", "two"} {
+		s := must(m.minter.sign(t.Context(), ""))
+		v := m.read().in(map[string]rotation.State{"one": rotation.Active, "two": rotation.Pending}[kid])
+		var public jose.JSONWebKey
+		must(0, json.Unmarshal([]byte(must(m.read().jwk(v)).Compact()), &public))
+		header, claims := verified(t, s.assertion, public)
+		if s.kid != kid || header["kid"] != kid || claims["iss"] != "client-1" || claims["aud"] != m.redox.TokenURL() {
+			t.Errorf("signed with %s: %v, %v", s.kid, header, claims)
+		}
+		if !s.expireTime.Equal(m.clock.wall().Add(120 * time.Second)) {
+			t.Errorf("it expires at %s", s.expireTime)
+		}
+		if accepted, rejected := m.standing(); kid == "one" && (accepted != 0 || rejected != 0) {
+			t.Error("handing an assertion out is taken for an answer of the server")
+		}
+		m.observeMint("main", rotation.Client{ClientID: "client-1", TokenURL: m.redox.TokenURL()}, m.accepted(2))
 	}
-	if c.key != before.key || c.generation != before.generation || c.next(nil).KID != "one" {
-		t.Error("the exchange has changed what it was given")
+	check()
+	if m.asked() > 0 {
+		t.Errorf("the server was asked %d times", m.asked())
 	}
-	if needs := m.read().rotation().Needs(2); len(needs) != 1 || needs[0].ClientID != "client-1" {
-		t.Errorf("version 2 was accepted from %v", needs)
+}
+
+// TestMinterExchanges: one version after the other, best first, as long as the server does not know the key. What it says
+// is observed, the argument stays as it was, and nothing is written.
+func TestMinterExchanges(t *testing.T) {
+	const unknown = "found no public key" // for this client_id and kid
+	for name, test := range map[string]struct {
+		knows              string // the kids that the server knows
+		promoted           bool   // version 2 is active, and recorded for the client
+		fault              sandbox.Faults
+		kid, problem       string
+		asked              int
+		accepted, rejected int // observed then
+	}{
+		"the best one is known":          {knows: "one two", kid: "one", asked: 1, accepted: 1},
+		"the pending one took its place": {knows: "two", kid: "two", asked: 2, accepted: 2},
+		"the retired one is known only":  {knows: "one", promoted: true, kid: "one", asked: 2, accepted: 1, rejected: 2},
+		"the active one is known again":  {knows: "one two", promoted: true, kid: "two", asked: 1, accepted: 2},
+		"none is known":                  {knows: "", promoted: true, problem: unknown, asked: 2, accepted: 2, rejected: 2},
+		"none is known of a new client":  {knows: "", problem: unknown, asked: 2},
+		"the server is down":             {knows: "two", fault: sandbox.Faults{Status: 503}, problem: "503", asked: 1},
+		"the server says something else": {knows: "two", fault: sandbox.Faults{Status: 400, Body: "{}"}, problem: "400", asked: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMill(t)
+			must(m.add("two"))
+			if test.promoted {
+				m.observeProbe("main", rotation.Client{ClientID: "client-1", TokenURL: m.redox.TokenURL()}, m.accepted(1))
+				must(m.apply(t.Context(), "main", rotation.Force{}))
+			}
+			m.know(strings.Fields(test.knows)...)
+			m.redox.SetFaults(test.fault)
+			check := m.wroteNothing()
+			m.clock.advance(time.Second) // what is observed now is newer
+			given := must(m.minter.resolve(t.Context(), ""))
+			before := given.text()
+			m.news()
+			result, err := m.minter.exchange(t.Context(), given)
+			if (err != nil) != (test.problem != "") || err != nil && !strings.Contains(err.Error(), test.problem) {
+				t.Fatalf("%v", err)
+			}
+			if err == nil && (result.kid != test.kid || (result.warning != "") != (test.asked > 1) || !m.redox.IsLive(result.token.AccessToken)) {
+				t.Errorf("kid %s signed; the warning is %q", result.kid, result.warning)
+			}
+			if m.asked() != test.asked {
+				t.Errorf("the server was asked %d times, expected %d", m.asked(), test.asked)
+			}
+			if accepted, rejected := m.standing(); accepted != test.accepted || rejected != test.rejected {
+				t.Errorf("accepted is version %d, rejected %d", accepted, rejected)
+			}
+			if news := m.news(); len(news) > 1 || len(news) == 1 && !news[0].observed {
+				t.Errorf("told %+v", news)
+			}
+			if given.text() != before {
+				t.Error("the exchange has changed what it was given")
+			}
+			check()
+		})
 	}
-	if n := len(m.storage.written()); n != written {
-		t.Errorf("%d entries were written", n-written)
+}
+
+// TestMinterObservesNews: an acceptance that is known already is told of no more, so that mints wake nobody.
+func TestMinterObservesNews(t *testing.T) {
+	m := newMill(t)
+	m.news()
+	for _, told := range []int{1, 0} {
+		must(m.minter.exchange(t.Context(), must(m.minter.resolve(t.Context(), ""))))
+		if news := m.news(); len(news) != told {
+			t.Errorf("told %+v, expected %d", news, told)
+		}
 	}
-	m.know()
-	if _, err := m.minter.exchange(t.Context(), c); err == nil || !strings.Contains(err.Error(), "Public key not found") {
-		t.Errorf("when no version is known: %v", err)
+}
+
+// TestMinterReadsTheKeyAgain when the server knows no version: a rotation may have ended while it was asked.
+func TestMinterReadsTheKeyAgain(t *testing.T) {
+	for _, unreadable := range []bool{false, true} {
+		m := newMill(t)
+		c := must(m.minter.resolve(t.Context(), ""))
+		before := c.text()
+		must(m.add("two"))
+		m.know("two")
+		if unreadable {
+			m.storage.onEach(failing("get", keysStoragePrefix))
+		}
+		result, err := m.minter.exchange(t.Context(), c)
+		m.storage.onEach(nil)
+		switch {
+		case unreadable && (err == nil || !strings.Contains(err.Error(), "found no public key") || m.asked() != 1):
+			t.Errorf("with a key that can't be read: %v, after %d requests", err, m.asked())
+		case !unreadable && (err != nil || result.kid != "two" || m.asked() != 2):
+			t.Errorf("with a new version: %v, after %d requests", err, m.asked())
+		}
+		if c.text() != before {
+			t.Error("the exchange has changed what it was given")
+		}
 	}
 }
 
@@ -120,17 +316,22 @@ func TestMinterGoesThroughTheVersions(t *testing.T) {
 func TestMinterOnAStandby(t *testing.T) {
 	m := newMill(t)
 	m.put(rolesStoragePrefix+"leased", &role{Leased: true})
+	check := m.wroteNothing()
 	m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
-	if _, err := m.minter.tokens.Get(t.Context(), "leased"); !errors.Is(err, logical.ErrReadOnly) {
-		t.Errorf("a leased token: %v", err)
+	for range 2 { // it is not remembered as a failure
+		if _, err := m.minter.tokens.Get(t.Context(), "leased"); err != logical.ErrReadOnly { // unwrapped, as Vault looks at it
+			t.Errorf("a leased token: %v", err)
+		}
 	}
-	if n := m.redox.Counters().Token.Requests; n != 0 {
-		t.Errorf("the server was asked %d times", n)
+	if m.asked() > 0 {
+		t.Errorf("the server was asked %d times", m.asked())
 	}
-	if served := must(m.minter.tokens.Get(t.Context(), "")); served.Value.kid != "one" {
+	if served := must(m.minter.tokens.Get(t.Context(), "")); served.Value.kid != "one" || served.Value.leased {
 		t.Errorf("kid %s signed", served.Value.kid)
 	}
-	if order := m.read().rotation().Order(rotation.Client{}); len(order) != 1 {
-		t.Errorf("the order is %v", order)
+	check()
+	m.system.ReplicationStateVal = consts.ReplicationUnknown
+	if served := must(m.minter.tokens.Get(t.Context(), "leased")); !served.Value.leased {
+		t.Error("the active node gives no leased token")
 	}
 }
