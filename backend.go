@@ -70,7 +70,7 @@ func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokenc
 	}
 	b := &backend{store: newStore(c.StorageView), now: now}
 	b.telemetry = newTelemetry(logger, b)
-	b.keys = newKeyring(b.store, now, logger, b.keyChanged)
+	b.keys = newKeyring(b.store, thisNode, now, logger, b.keyChanged)
 	b.minter = newMinter(b.store, b.keys, thisNode, b.telemetry, now)
 	b.maintainer = newMaintainer(b.store, b.keys, b.minter, thisNode, b.telemetry, now)
 	b.Backend = &framework.Backend{
@@ -180,7 +180,7 @@ func (b *backend) keyChanged(c keyChange) {
 
 // invalidate follows a change of storage by another node. Vault does not call it for a node's own writes.
 func (b *backend) invalidate(_ context.Context, key string) {
-	b.store.invalidated()
+	b.store.changed(key)
 	switch {
 	case key == configStorageKey:
 		b.minter.tokens.DropAll()

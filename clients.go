@@ -4,145 +4,219 @@
 package main
 
 import (
-	"slices"
+	"maps"
 	"sync"
 	"time"
 
 	"vault-plugin-secrets-redox/internal/rotation"
+	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
-// What the server has accepted of each key, and from which clients. Mints and probes observe it; they neither write
-// storage nor wait for it: what they observe is kept in memory, counts from there at once, and the maintainer stores it
+// What the server has said of each key's versions, and for which clients. Mints and probes hear it; they neither write
+// storage nor wait for it: what they heard is kept in memory, counts from there at once, and the maintainer stores it
 // where this node may write.
 
 // storedClients is the entry of a key's clients.
 type storedClients struct {
 	header
-	rotation.Clients
+	Clients rotation.Clients `json:"clients"`
 
 	Registrations []registered `json:"registrations,omitempty"`
+
+	former   bool // it was read from an entry of an earlier form
+	unusable bool // it stands for an entry that can't be used
 }
 
-// outcome is what was observed of one client since it was stored last.
-type outcome struct {
-	rejected, accepted         int // versions, 0 for none
-	rejectedTime, acceptedTime time.Time
-	answer                     string // the rejection
+// heard is the server's word on a version: taken, at the moment before the request; or rejected, at the moment when the
+// answer had come.
+type heard struct {
+	taken bool
+	at    tokencache.Instant
 }
 
-// events returns the outcome as events, in the order in which they came: a client may be rejected with what was accepted
-// before.
-func (o *outcome) events(client rotation.Client) []rotation.At {
-	var events []rotation.At
-	if !o.rejectedTime.IsZero() {
-		events = append(events, rotation.At{Time: o.rejectedTime,
-			Event: rotation.Rejected{Client: client, Version: o.rejected, Answer: o.answer}})
+// heardOf is what a mint or a probe heard of the versions it tried for one client. Rejections without a version that was
+// taken say nothing: the client may be broken.
+type heardOf map[int]heard
+
+// answered returns what was heard as an event.
+func (h heardOf) answered(client rotation.Client) rotation.Answered {
+	answered := rotation.Answered{Client: client}
+	for version, heard := range h {
+		answered.Verdicts = append(answered.Verdicts, rotation.Verdict{Version: version, Taken: heard.taken, Time: heard.at.Wall.UTC().Truncate(time.Second)})
 	}
-	if !o.acceptedTime.IsZero() {
-		events = append(events, rotation.At{Time: o.acceptedTime, Event: rotation.Accepted{Client: client, Version: o.accepted}})
-	}
-	slices.SortStableFunc(events, func(a, b rotation.At) int { return a.Time.Compare(b.Time) })
-	return events
+	return answered
 }
 
-// observations are the outcomes by key and client. Their number is bounded by the clients that are configured.
+// observations are what this node has heard since it started. That is newer than what is stored. They are bound to the key's
+// creation: what is heard late is not taken for news of a later key of the same name. Their number is bounded by the
+// clients that are configured.
 type observations struct {
 	mu    sync.Mutex
-	byKey map[string]map[rotation.Client]outcome
+	byKey map[string]*observed
 }
 
-// note merges an outcome with what was observed before it.
-func (l *observations) note(key string, client rotation.Client, o outcome) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.byKey == nil {
-		l.byKey = map[string]map[rotation.Client]outcome{}
-	}
-	if l.byKey[key] == nil {
-		l.byKey[key] = map[rotation.Client]outcome{}
-	}
-	known := l.byKey[key][client]
-	if !o.rejectedTime.IsZero() {
-		known.rejected, known.rejectedTime, known.answer = o.rejected, o.rejectedTime, o.answer
-	}
-	if !o.acceptedTime.IsZero() {
-		known.accepted, known.acceptedTime = o.accepted, o.acceptedTime
-	}
-	l.byKey[key][client] = known
+type observed struct {
+	created time.Time // the key
+	clients map[rotation.Client]heardOf
 }
 
-// events returns what was observed of a key, as events of it.
-func (l *observations) events(key string) []rotation.At {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return eventsOf(l.byKey[key])
+// note merges what was heard with what was heard before. Late news never undo newer ones. It reports whether a version is
+// taken or rejected that was not known to be.
+func (o *observations) note(k *signingKey, client rotation.Client, news heardOf) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.byKey == nil {
+		o.byKey = map[string]*observed{}
+	}
+	of := o.byKey[k.name]
+	if of == nil || of.created.Before(k.CreatedTime) {
+		of = &observed{created: k.CreatedTime, clients: map[rotation.Client]heardOf{}}
+		o.byKey[k.name] = of
+	}
+	if !of.created.Equal(k.CreatedTime) {
+		return false // of a key that was deleted meanwhile
+	}
+	known := of.clients[client]
+	isLate := func(version int) bool {
+		before, found := known[version]
+		return found && before.at.Monotonic > news[version].at.Monotonic
+	}
+	for version, h := range news {
+		if h.taken && isLate(version) && !known[version].taken {
+			return false // the proof is void, so what was told apart by it is, too
+		}
+	}
+	if known == nil {
+		known = heardOf{}
+		of.clients[client] = known
+	}
+	isNews := false
+	for version, h := range news {
+		if isLate(version) {
+			continue
+		}
+		before, found := known[version]
+		isNews = isNews || !found || before.taken != h.taken
+		known[version] = h
+	}
+	return isNews
 }
 
-func eventsOf(outcomes map[rotation.Client]outcome) []rotation.At {
-	var events []rotation.At
-	for client, o := range outcomes {
-		events = append(events, o.events(client)...)
+// events returns what was heard of a key as events of it: of one client, or of all when only is nil.
+func (o *observations) events(k *signingKey, only *rotation.Client) []rotation.Event {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of := o.byKey[k.name]
+	if of == nil || !of.created.Equal(k.CreatedTime) {
+		return nil
+	}
+	var events []rotation.Event
+	for client, known := range of.clients {
+		if only != nil && client != *only {
+			continue
+		}
+		events = append(events, known.answered(client))
 	}
 	return events
 }
 
-// take returns the key's outcomes and drops them here.
-func (l *observations) take(key string) map[rotation.Client]outcome {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	taken := l.byKey[key]
-	delete(l.byKey, key)
-	return taken
+// keep drops what was heard of other clients and of versions that are not held any more.
+func (o *observations) keep(k *signingKey, clients map[rotation.Client]*configuredClient) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of := o.byKey[k.name]
+	if of == nil {
+		return
+	}
+	maps.DeleteFunc(of.clients, func(client rotation.Client, known heardOf) bool {
+		maps.DeleteFunc(known, func(version int, _ heard) bool {
+			v := k.version(version)
+			return v == nil || !v.Held()
+		})
+		return clients[client] == nil
+	})
 }
 
-// putBack is the reverse of take, for outcomes that could not be stored. What was observed meanwhile is newer.
-func (l *observations) putBack(key string, taken map[rotation.Client]outcome) {
-	newer := l.take(key)
-	for _, outcomes := range []map[rotation.Client]outcome{taken, newer} {
-		for client, o := range outcomes {
-			l.note(key, client, o)
+// drop forgets what was heard of a key.
+func (o *observations) drop(key string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.byKey, key)
+}
+
+// formerClients is an earlier form of the entry of a key's clients. It is upgraded when it is read.
+type formerClients struct {
+	header
+	Standings []struct {
+		rotation.Client
+		Accepted     int       `json:"accepted"`
+		AcceptedTime time.Time `json:"accepted_time"`
+	} `json:"standings"`
+	Registrations []registered `json:"registrations"`
+}
+
+// upgrade returns the entry in its present form: what was accepted is proven, unless a promotion by force was counted as
+// that. The forced version counts as rejected by a client that went on with an older one.
+func (f *formerClients) upgrade(k *signingKey) *storedClients {
+	stored := &storedClients{header: f.header, Clients: rotation.Clients{}, Registrations: f.Registrations, former: true}
+	for _, standing := range f.Standings {
+		var r rotation.Record
+		for i := range k.Versions {
+			v := &k.Versions[i]
+			switch {
+			case !v.Held():
+			case v.Number == standing.Accepted && v.Forced && standing.AcceptedTime.Equal(v.ActivatedTime):
+			case v.Number == standing.Accepted:
+				r.Verdicts = append(r.Verdicts, rotation.Verdict{Version: v.Number, Taken: true, Time: standing.AcceptedTime})
+			case v.Number > standing.Accepted && v.Forced:
+				r.Verdicts = append(r.Verdicts, rotation.Verdict{Version: v.Number, Time: standing.AcceptedTime})
+			}
+		}
+		if len(r.Verdicts) > 0 {
+			stored.Clients[standing.Digest()] = r
 		}
 	}
+	return stored
 }
 
-// clientsMemory keeps what is stored of each key's clients, so that neither a mint nor a pass that finds nothing to do
-// reads it again. What it returns is shared and never changed.
-type clientsMemory struct {
-	mu    sync.RWMutex
-	byKey map[string]*storedClients
+// remembered keeps parsed entries by name, so that who needs them all does not read them again and again. What it returns
+// is shared and never changed.
+type remembered[T any] struct {
+	mu     sync.RWMutex
+	byName map[string]*T
 }
 
-func (m *clientsMemory) get(key string) *storedClients {
+func (m *remembered[T]) get(name string) *T {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.byKey[key]
+	return m.byName[name]
 }
 
 // keep remembers what was read, unless that is not current any more, which is asked under the lock that put and drop take.
-func (m *clientsMemory) keep(key string, stored *storedClients, current func() bool) {
+func (m *remembered[T]) keep(name string, entry *T, current func() bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if current() {
-		m.set(key, stored)
+		m.set(name, entry)
 	}
 }
 
 // put remembers what was written.
-func (m *clientsMemory) put(key string, stored *storedClients) {
+func (m *remembered[T]) put(name string, entry *T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.set(key, stored)
+	m.set(name, entry)
 }
 
-func (m *clientsMemory) set(key string, stored *storedClients) {
-	if m.byKey == nil {
-		m.byKey = map[string]*storedClients{}
+func (m *remembered[T]) set(name string, entry *T) {
+	if m.byName == nil {
+		m.byName = map[string]*T{}
 	}
-	m.byKey[key] = stored
+	m.byName[name] = entry
 }
 
-func (m *clientsMemory) drop(key string) {
+func (m *remembered[T]) drop(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.byKey, key)
+	delete(m.byName, name)
 }

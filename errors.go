@@ -36,6 +36,14 @@ func fieldError(field, wayOut, problem string, arguments ...any) error {
 	return &userError{field: field, problem: fmt.Sprintf(problem, arguments...), wayOut: wayOut}
 }
 
+// statusError is a failure with the HTTP status that Vault is to answer with.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return e.text }
+
 // someOf lists names for an error, not all of thousands.
 func someOf(names []string) string {
 	const most = 5
@@ -51,9 +59,12 @@ func someOf(names []string) string {
 func answer(response *logical.Response, err error) (*logical.Response, error) {
 	var user *userError
 	var remote *redox.Error
+	var withStatus *statusError
 	switch {
 	case err == nil:
 		return response, nil
+	case errors.As(err, &withStatus):
+		return nil, logical.CodedError(withStatus.status, withStatus.text)
 	case errors.As(err, &user):
 		return logical.ErrorResponse("%s", user), nil
 	case errors.As(err, &remote):

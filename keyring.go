@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/hashicorp/go-hclog"
@@ -20,18 +21,19 @@ import (
 // key's versions; this is the one place where that is stored. It asks nobody over the network.
 type keyring struct {
 	store   *store
+	node    *node
 	now     func() tokencache.Instant
 	logger  hclog.Logger
 	changed func(keyChange) // told of each change that this node makes
 
 	observed  observations
-	clients   clientsMemory
+	clients   remembered[storedClients]
 	opened    openKeys
 	published publishedSets
 }
 
-func newKeyring(s *store, now func() tokencache.Instant, logger hclog.Logger, changed func(keyChange)) *keyring {
-	return &keyring{store: s, now: now, logger: logger, changed: changed}
+func newKeyring(s *store, n *node, now func() tokencache.Instant, logger hclog.Logger, changed func(keyChange)) *keyring {
+	return &keyring{store: s, node: n, now: now, logger: logger, changed: changed}
 }
 
 // keyChange is what a keyring tells of a key: that it may have changed, and what is known of the change.
@@ -46,25 +48,36 @@ type keyChange struct {
 	observed bool
 }
 
-// keySnapshot is a key at one moment: its entry, what is stored of its clients, and what this node has observed of them
-// on top of that.
+// keySnapshot is a key at one moment: its entry, what is stored of its clients, and what this node has heard of them since
+// it started.
 type keySnapshot struct {
 	*signingKey
-	stored   *storedClients // shared, never changed
-	clients  rotation.Clients
-	unusable error // why what is stored of the clients can't be used, nil when it can
+	stored   *storedClients   // shared, never changed
+	clients  rotation.Clients // of all clients, or of the one that was asked for
+	unusable error            // why what is stored of the clients can't be used, nil when it can
 }
 
 // rotation returns the snapshot as internal/rotation takes it.
 func (s *keySnapshot) rotation() rotation.Key { return s.rotationKey(s.clients) }
 
+// hasNews reports whether something was heard that is worth storing, or what is stored can't be used.
+func (s *keySnapshot) hasNews() bool {
+	return s.unusable != nil || s.stored.former || !s.clients.SameBut(s.stored.Clients)
+}
+
 // snapshot returns a key, nil when there is none.
 func (r *keyring) snapshot(ctx context.Context, name string) (*keySnapshot, error) {
+	return r.snapshotFor(ctx, name, nil)
+}
+
+// snapshotFor returns a key with what is known of one client only, which is less work where there are many. Without one
+// it is snapshot.
+func (r *keyring) snapshotFor(ctx context.Context, name string, client *rotation.Client) (*keySnapshot, error) {
 	k, err := r.store.key(ctx, name)
 	if err != nil || k == nil {
 		return nil, err
 	}
-	return r.snapshotOf(ctx, k)
+	return r.snapshotOf(ctx, k, client)
 }
 
 // existing is snapshot for a field that has to name a key.
@@ -76,20 +89,25 @@ func (r *keyring) existing(ctx context.Context, field, name string) (*keySnapsho
 	return s, err
 }
 
-// snapshotOf adds to a key what is known of its clients. An entry of those that can't be used is logged and counts as
-// nothing known: mints find out again what the server accepts.
-func (r *keyring) snapshotOf(ctx context.Context, k *signingKey) (*keySnapshot, error) {
+// snapshotOf adds to a key what is known of its clients, or of one. It is read after the key, and written before it. An
+// entry that can't be used is logged and counts as nothing known: nothing is destroyed until all clients were asked anew.
+func (r *keyring) snapshotOf(ctx context.Context, k *signingKey, client *rotation.Client) (*keySnapshot, error) {
 	s := &keySnapshot{signingKey: k}
 	var err error
-	s.stored, err = r.storedClients(ctx, k.name)
+	s.stored, err = r.storedClients(ctx, k)
 	if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
-		r.logger.Error("what Redox has accepted of a key is not known", "key", k.name, "error", err)
-		s.stored, s.unusable, err = &storedClients{}, unusable, nil
+		r.logger.Error("what is known of a key's clients can't be used; each is asked anew", "key", k.name, "error", err)
+		s.stored, s.unusable, err = &storedClients{unusable: true}, unusable, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	known, _, err := k.rotationKey(s.stored.Clients).Replay(r.observed.events(k.name))
+	clients := s.stored.Clients
+	if client != nil {
+		digest := client.Digest()
+		clients = rotation.Clients{digest: clients[digest]}
+	}
+	known, _, err := k.rotationKey(clients).Replay(r.observed.events(k, client), r.now().Wall)
 	if err != nil {
 		return nil, err
 	}
@@ -98,36 +116,35 @@ func (r *keyring) snapshotOf(ctx context.Context, k *signingKey) (*keySnapshot, 
 }
 
 // storedClients returns what is stored of a key's clients, from memory after the first time.
-func (r *keyring) storedClients(ctx context.Context, name string) (*storedClients, error) {
-	if stored := r.clients.get(name); stored != nil {
+func (r *keyring) storedClients(ctx context.Context, k *signingKey) (*storedClients, error) {
+	if stored := r.clients.get(k.name); stored != nil {
 		return stored, nil
 	}
 	generation := r.store.generation()
-	stored, err := r.store.clients(ctx, name)
+	stored, err := r.store.clients(ctx, k)
 	if err != nil {
 		return nil, err
 	}
-	r.clients.keep(name, stored, func() bool { return r.store.generation() == generation })
+	r.clients.keep(k.name, stored, func() bool { return r.store.generation() == generation })
 	return stored, nil
 }
 
-// observeMint notes what came of minting for a client of a key, and tells that there is something to store.
-func (r *keyring) observeMint(key string, client rotation.Client, o outcome) {
-	r.observed.note(key, client, o)
-	r.changed(keyChange{key: key, observed: true})
+// observe notes what a mint or a probe heard about a client of a key. A node that may not write keeps nothing: what it
+// knows is what the node that may has stored.
+func (r *keyring) observe(k *signingKey, client rotation.Client, news heardOf) (isNews bool) {
+	return r.node.mayWrite() && r.observed.note(k, client, news)
 }
 
-// observeProbe notes what came of a probe for a client of a key. The maintainer, who probes, stores it by itself.
-func (r *keyring) observeProbe(key string, client rotation.Client, o outcome) {
-	r.observed.note(key, client, o)
+// observeMint is observe for a mint: it tells when there is something to store.
+func (r *keyring) observeMint(k *signingKey, client rotation.Client, news heardOf) {
+	if r.observe(k, client, news) {
+		r.changed(keyChange{key: k.name, observed: true})
+	}
 }
-
-// hasObserved reports whether something was observed of a key that is not stored yet.
-func (r *keyring) hasObserved(key string) bool { return len(r.observed.events(key)) > 0 }
 
 // putClients stores what is known of a key's clients, if that is not stored already. It returns what is stored then.
 func (r *keyring) putClients(ctx context.Context, w *writing, name string, stored, known *storedClients) (*storedClients, error) {
-	if known.Clients.Equal(stored.Clients) && slices.Equal(known.Registrations, stored.Registrations) {
+	if !stored.unusable && !stored.former && known.Clients.SameBut(stored.Clients) && slices.Equal(known.Registrations, stored.Registrations) {
 		return stored, nil
 	}
 	if err := w.put(ctx, clientsStoragePrefix+name, known); err != nil {
@@ -135,55 +152,81 @@ func (r *keyring) putClients(ctx context.Context, w *writing, name string, store
 		return nil, err
 	}
 	r.clients.put(name, known)
+	if stored.former { // it is never read again, so it matters little whether it goes
+		if err := w.delete(ctx, formerClientsPrefix+name); err != nil {
+			r.logger.Warn("the former entry of a key's clients can't be deleted", "key", name, "error", err)
+		}
+	}
 	return known, nil
 }
 
-// storeObserved stores what was observed of a key's clients, and returns what is stored then.
-func (r *keyring) storeObserved(ctx context.Context, w *writing, k *signingKey) (*storedClients, error) {
-	stored, err := r.storedClients(ctx, k.name)
+// settle stores what was heard of a key's clients and what came of probes, and does what may be done by now: promote,
+// destroy. It judges by what is configured at this moment. The clients are stored before the key, so that stopped in
+// between it can be done again. It returns the key as it is stored then.
+func (r *keyring) settle(ctx context.Context, name string, directory *directory, probes []rotation.Event) (after *keySnapshot, err error) {
+	err = r.store.write(ctx, func(w *writing) error {
+		k, err := w.existingKey(ctx, "name", name)
+		if err != nil {
+			return err
+		}
+		configured, err := directory.of(ctx, name)
+		if err != nil {
+			return err
+		}
+		before, err := r.snapshotOf(ctx, k, nil)
+		if err != nil {
+			return err
+		}
+		if unusable := (*unusableEntry)(nil); errors.As(before.unusable, &unusable) && unusable.newer {
+			return unusable // another version of the plugin knows better
+		}
+		next, transitions, err := before.rotation().Replay(append(probes, rotation.Settle{Configuration: configured.Configuration}), r.now().Wall)
+		if err != nil {
+			return err
+		}
+		stored, err := r.putClients(ctx, w, name, before.stored, &storedClients{Clients: next.Clients, Registrations: before.stored.Registrations})
+		if err != nil {
+			return err
+		}
+		if len(transitions) > 0 {
+			k.setRecords(next.Versions)
+			if err := r.put(ctx, w, k, keyChange{transitions: transitions}); err != nil {
+				return err
+			}
+		}
+		if configured.Stop(r.now().Wall) == rotation.Go {
+			r.observed.keep(k, configured.byClient)
+		}
+		after = &keySnapshot{signingKey: k, stored: stored, clients: next.Clients}
+		return nil
+	})
 	if err != nil {
-		return nil, err
-	}
-	taken := r.observed.take(k.name)
-	known, _, err := k.rotationKey(stored.Clients).Replay(eventsOf(taken))
-	if err != nil {
-		r.observed.putBack(k.name, taken)
-		return nil, err
-	}
-	after, err := r.putClients(ctx, w, k.name, stored, &storedClients{Clients: known.Clients, Registrations: stored.Registrations})
-	if err != nil {
-		r.observed.putBack(k.name, taken)
 		return nil, err
 	}
 	return after, nil
 }
 
-// apply applies an event to a key and stores what has changed: first what is known of its clients, then the key, so that
-// stopped in between the event can be applied again. It returns the key as it is stored then.
+// apply applies a step of an operator to a key, and stores the key. What is known of its clients is not needed and may be
+// unreadable: a compromised version must go whatever else is broken. It returns the key as it is stored then.
 func (r *keyring) apply(ctx context.Context, name string, event rotation.Event) (after *keySnapshot, err error) {
 	err = r.store.write(ctx, func(w *writing) error {
 		k, err := w.existingKey(ctx, "name", name)
 		if err != nil {
 			return err
 		}
-		stored, err := r.storeObserved(ctx, w, k)
-		if err != nil {
-			return err
-		}
-		next, transitions, err := k.rotationKey(stored.Clients).Apply(event, r.now().Wall)
+		next, transitions, err := k.rotationKey(nil).Apply(event, r.now().Wall)
 		if err != nil {
 			return explain(k, err)
 		}
-		if _, err = r.putClients(ctx, w, name, stored, &storedClients{Clients: next.Clients, Registrations: stored.Registrations}); err != nil {
+		k.setRecords(next.Versions)
+		if err := r.put(ctx, w, k, keyChange{transitions: transitions}); err != nil {
 			return err
 		}
-		if len(transitions) > 0 {
-			k.setRecords(next.Versions)
+		if after, err = r.snapshotOf(ctx, k, nil); err != nil {
+			r.logger.Error("a key was changed, but what is known of its clients can't be read", "key", name, "error", err)
+			after = &keySnapshot{signingKey: k, stored: &storedClients{}, unusable: err}
 		}
-		if after, err = r.snapshotOf(ctx, k); err != nil || len(transitions) == 0 {
-			return err
-		}
-		return r.put(ctx, w, k, keyChange{transitions: transitions})
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -210,7 +253,7 @@ func (r *keyring) edit(ctx context.Context, name string, decide func(*writing, *
 		created := k == nil
 		if created {
 			k = defaultKey()
-			k.name = name
+			k.name, k.CreatedTime = name, r.now().Wall.UTC()
 		}
 		e, err := decide(w, k)
 		if err != nil || e == nil {
@@ -218,17 +261,15 @@ func (r *keyring) edit(ctx context.Context, name string, decide func(*writing, *
 		}
 		change := keyChange{created: created, endTokens: e.endTokens}
 		if e.version != nil {
-			if err := w.requireFreeKID(ctx, e.version.KID); err != nil {
+			if err := w.requireFreeKID(ctx, e.version.KID, name); err != nil {
 				return err
 			}
-			transition, err := k.add(e.version, e.cause)
-			if err != nil {
+			if change.transitions, err = k.bring(e.version, e.cause); err != nil {
 				return explain(k, err)
 			}
 			k.scheduleRotation(r.now().Wall)
-			change.transitions = []rotation.Transition{transition}
 		}
-		if after, err = r.snapshotOf(ctx, k); err != nil {
+		if after, err = r.snapshotOf(ctx, k, nil); err != nil {
 			return err
 		}
 		return r.put(ctx, w, k, change)
@@ -255,26 +296,14 @@ func (r *keyring) put(ctx context.Context, w *writing, k *signingKey, change key
 	return err
 }
 
-// prune stores what was observed of a key's clients, and drops those that nothing is configured for any more.
-func (r *keyring) prune(ctx context.Context, k *signingKey, configured []rotation.Client) error {
-	return r.store.write(ctx, func(w *writing) error {
-		stored, err := r.storeObserved(ctx, w, k)
-		if err != nil {
-			return err
-		}
-		pruned, _, err := k.rotationKey(stored.Clients).Apply(rotation.Prune{Configured: configured}, r.now().Wall)
-		if err != nil {
-			return err
-		}
-		_, err = r.putClients(ctx, w, k.name, stored, &storedClients{Clients: pruned.Clients, Registrations: stored.Registrations})
-		return err
-	})
-}
-
 // putRegistrations replaces what is stored of a key's registrations. It returns what was stored before.
 func (r *keyring) putRegistrations(ctx context.Context, name string, records []registered) (before []registered, err error) {
 	err = r.store.write(ctx, func(w *writing) error {
-		stored, err := r.storedClients(ctx, name)
+		k, err := w.existingKey(ctx, "name", name)
+		if err != nil {
+			return err
+		}
+		stored, err := r.storedClients(ctx, k)
 		if err != nil {
 			return err
 		}
@@ -301,10 +330,12 @@ func (r *keyring) delete(ctx context.Context, name string, decide func(*writing,
 			r.changed(keyChange{key: name, endTokens: true})
 		}()
 		// What is known of clients goes first: without its key it would be taken for that of a later key of this name.
-		if err := w.delete(ctx, clientsStoragePrefix+name); err != nil {
-			return err
+		for _, prefix := range []string{formerClientsPrefix, clientsStoragePrefix} {
+			if err := w.delete(ctx, prefix+name); err != nil {
+				return err
+			}
 		}
-		r.observed.take(name)
+		r.observed.drop(name)
 		deleted = true
 		return w.delete(ctx, keysStoragePrefix+name)
 	})
@@ -322,8 +353,12 @@ func (r *keyring) forget(name string) {
 	r.opened.forget(name)
 }
 
-// invalidateClients follows a change that another node has made to what is stored of a key's clients.
-func (r *keyring) invalidateClients(name string) { r.clients.drop(name) }
+// invalidateClients follows a change that another node has made to what is stored of a key's clients: that node knows
+// better than what was heard here before.
+func (r *keyring) invalidateClients(name string) {
+	r.clients.drop(name)
+	r.observed.drop(name)
+}
 
 // explain turns what stands in the way of an event into words with a way out.
 func explain(k *signingKey, err error) error {
@@ -342,9 +377,10 @@ func explain(k *signingKey, err error) error {
 		return refused("version", "nothing is left to do")
 	case errors.Is(err, rotation.ErrNotRetired):
 		return refused("version", "activate its successor first; or, if its key is compromised, add destroy_now=true")
-	case errors.Is(err, rotation.ErrPendingInUse), errors.Is(err, rotation.ErrVersionInUse):
-		return refused("name", "go on with the rotation; or take the version's kid away at Redox and read a fresh token of each role "+
-			"that uses it, so that another version takes over")
+	case errors.Is(err, rotation.ErrTooManyHeld):
+		oldest := slices.IndexFunc(k.Versions, func(v keyVersion) bool { return v.Held() })
+		return refused("name", fmt.Sprintf("read next_step of %s for who needs the oldest, version %d; where nobody has to, write %s/retire version=%d force=true",
+			path, k.Versions[oldest].Number, path, k.Versions[oldest].Number))
 	}
 	return err
 }

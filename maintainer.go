@@ -5,9 +5,7 @@ package main
 
 import (
 	"context"
-	"maps"
-	"slices"
-	"time"
+	"errors"
 
 	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
@@ -19,6 +17,7 @@ import (
 type maintainer struct {
 	store     *store
 	keys      *keyring
+	directory *directory
 	minter    *minter
 	node      *node
 	telemetry *telemetry
@@ -28,7 +27,7 @@ type maintainer struct {
 }
 
 func newMaintainer(s *store, keys *keyring, m *minter, n *node, t *telemetry, now func() tokencache.Instant) *maintainer {
-	return &maintainer{store: s, keys: keys, minter: m, node: n, telemetry: t, now: now, worker: newWorker()}
+	return &maintainer{store: s, keys: keys, directory: newDirectory(s, now), minter: m, node: n, telemetry: t, now: now, worker: newWorker()}
 }
 
 // pass does the work that is due for each key. Failures are logged and retried on the next pass.
@@ -41,13 +40,16 @@ func (m *maintainer) pass(ctx context.Context) {
 		m.failed(ctx, "the signing keys can't be listed", "", err)
 		return
 	}
-	clients := &configuredClients{store: m.store}
 	for _, name := range names {
 		if ctx.Err() != nil || !m.node.mayWrite() {
 			return
 		}
-		if err := m.maintain(ctx, name, clients); err != nil {
+		overloaded, err := m.maintain(ctx, name)
+		if err != nil {
 			m.failed(ctx, "background work on a signing key failed", name, err)
+		}
+		if overloaded { // Redox counts all requests from here: what is left to ask has time
+			return
 		}
 	}
 }
@@ -59,64 +61,43 @@ func (m *maintainer) failed(ctx context.Context, what, key string, err error) {
 	}
 }
 
-// maintain does what is due for one key. It decides from one snapshot: of a key with nothing due it reads the entry and
-// no more. Each part ends with one write to storage, and begins from what is stored: it can be stopped anywhere and begun
-// again, on another node, too.
-func (m *maintainer) maintain(ctx context.Context, name string, configured *configuredClients) error {
+// maintain does what is due for one key: it registers its public keys, asks the server about clients, and settles what may
+// be done by then. Of a key with nothing due it reads the entry and no more. It can be stopped anywhere and begun again, on
+// another node, too. It reports whether the server wants no more requests now.
+func (m *maintainer) maintain(ctx context.Context, name string) (overloaded bool, err error) {
 	s, err := m.keys.snapshot(ctx, name)
 	if err != nil || s == nil {
-		return err
-	}
-	if s.unusable != nil {
-		return s.unusable
+		return false, err
 	}
 	now := m.now().Wall
-	if unsettled(s, now) {
-		if s, err = m.settleClients(ctx, s, configured); err != nil {
-			return err
+	if s.Registration == registrationPlatform || s.rotation().Unsettled(now) || s.hasNews() {
+		if s, overloaded, err = m.askAndSettle(ctx, s); err != nil {
+			return overloaded, err
 		}
 	}
-	_, due, err := s.rotation().Apply(rotation.Settle{}, now)
+	return overloaded, m.rotateIfDue(ctx, s)
+}
+
+// askAndSettle is maintain for a key that is not settled. It returns the key as it is then.
+func (m *maintainer) askAndSettle(ctx context.Context, s *keySnapshot) (after *keySnapshot, overloaded bool, err error) {
+	clients, err := m.directory.of(ctx, s.name)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
-	if len(due) > 0 || m.keys.hasObserved(name) {
-		if s, err = m.keys.apply(ctx, name, rotation.Settle{}); err != nil {
-			return err
+	if s.unusable == nil {
+		if err := m.register(ctx, s, clients.roleConfigs(), false); err != nil {
+			return nil, false, err
 		}
 	}
-	return m.rotateIfDue(ctx, s)
-}
-
-// unsettled reports whether there is anything to do for a key for which all roles have to be read. Most keys are settled
-// most of the time.
-func unsettled(s *keySnapshot, now time.Time) bool {
-	key := s.rotation()
-	graceIsOver := slices.ContainsFunc(key.Versions, func(v rotation.Version) bool {
-		return v.State == rotation.Retired && !now.Before(key.GraceEnd(v))
-	})
-	return s.Registration == registrationPlatform || graceIsOver || len(key.Due(now)) > 0
-}
-
-// settleClients drops clients of a key that nothing is configured for any more, registers its public keys, and probes
-// the wanted version for the clients that are due. It returns the key with the clients that are left, before the probes.
-func (m *maintainer) settleClients(ctx context.Context, s *keySnapshot, configured *configuredClients) (*keySnapshot, error) {
-	clients, err := configured.of(ctx, s.name)
+	done, err := m.probe(ctx, s, clients, s.rotation().Due(clients.Configuration, m.now().Wall), probeBudget)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if err := m.keys.prune(ctx, s.signingKey, slices.Collect(maps.Keys(clients))); err != nil {
-		return nil, err
+	if errors.Is(done.noWord, context.DeadlineExceeded) {
+		m.worker.wakeUp() // there is more to ask, after the other keys
 	}
-	left, err := m.keys.snapshotOf(ctx, s.signingKey)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.register(ctx, left, clients, false); err != nil {
-		return nil, err
-	}
-	_, err = m.probe(ctx, left, clients, left.rotation().Due(m.now().Wall))
-	return left, err
+	after, err = m.keys.settle(ctx, s.name, m.directory, done.events)
+	return after, isOverload(done.noWord), err
 }
 
 // rotateIfDue makes the next version of a key whose time has come.

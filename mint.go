@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -43,10 +45,14 @@ type minter struct {
 
 	tokens      *tokencache.Cache[*token]
 	connections connections
+	searches    searches
+	// requestToken asks the server for a token; only tests set another one.
+	requestToken func(context.Context, *roleConfig, redox.TokenRequest) (*redox.Token, error)
 }
 
 func newMinter(s *store, keys *keyring, n *node, t *telemetry, now func() tokencache.Instant) *minter {
 	m := &minter{store: s, keys: keys, node: n, telemetry: t, now: now}
+	m.requestToken = m.overNetwork
 	m.tokens = tokencache.New(tokencache.Options[*token]{Mint: m.mint, Pauses: mintPauses, Ended: t.mintEnded, Now: now})
 	return m
 }
@@ -124,7 +130,8 @@ func (m *minter) resolve(ctx context.Context, roleName string) (*resolved, error
 	if own.Key == "" {
 		return nil, fieldError("key", "create a key with a write to keys/NAME and name it in "+where, "no signing key is configured")
 	}
-	key, err := m.keys.snapshot(ctx, own.Key)
+	client := own.client()
+	key, err := m.keys.snapshotFor(ctx, own.Key, &client)
 	if err != nil {
 		return nil, err
 	}
@@ -180,12 +187,8 @@ func (m *minter) sign(ctx context.Context, roleName string) (*signed, error) {
 
 // request asks the server for a token with one version. It also returns the moment before the request that succeeded.
 func (m *minter) request(ctx context.Context, c *roleConfig, key *privatekey.Key, kid string) (*redox.Token, tokencache.Instant, error) {
-	connection, err := m.connections.get(c.CAPEM, m.now)
-	if err != nil {
-		return nil, tokencache.Instant{}, err
-	}
 	var requestedAt tokencache.Instant
-	answer, err := connection.RequestToken(ctx, redox.TokenRequest{
+	answer, err := m.requestToken(ctx, c, redox.TokenRequest{
 		TokenURL:   c.tokenURL(),
 		Scope:      c.Scope,
 		Timeout:    c.RequestTimeout,
@@ -199,6 +202,21 @@ func (m *minter) request(ctx context.Context, c *roleConfig, key *privatekey.Key
 	return answer, requestedAt, err
 }
 
+func (m *minter) overNetwork(ctx context.Context, c *roleConfig, request redox.TokenRequest) (*redox.Token, error) {
+	connection, err := m.connections.get(c.CAPEM, m.now)
+	if err != nil {
+		return nil, err
+	}
+	return connection.RequestToken(ctx, request)
+}
+
+// isRejection reports whether the server has answered that it does not take an assertion, in whatever words. What else
+// goes wrong says nothing of the version that signed.
+func isRejection(err error) bool {
+	var remote *redox.Error
+	return errors.As(err, &remote) && remote.Kind == redox.Rejected && remote.StatusCode != 0
+}
+
 // exchanged is what came of asking the server for a token.
 type exchanged struct {
 	token       *redox.Token
@@ -207,20 +225,20 @@ type exchanged struct {
 	warning     string // for the users of the token
 }
 
-// exchange asks the server for a token with one version after the other, until it knows one. Only "Public key not found"
-// makes it go on: then the key was replaced at the server, and a version that is still held may be what is there now,
-// also one that was made meanwhile. What is observed is noted.
+// exchange asks the server for a token: with the version that signs for the client, and when that is rejected with the
+// others that are held, also one that was made meanwhile. If one is taken, the server knows the client, and the rejections
+// are about the versions. If none is, something else is wrong, and the search rests. What was heard is noted.
+//
+// A node that may not write does not search: the one that may has to learn what is taken.
 func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) {
-	var observed outcome
-	var rejected error // of the version that was best
-	own := *c
-	defer func() { m.observe(&own, observed) }()
-	asked := map[int]bool{}
+	var rejected error // of the version that signs
+	own, news, asked := *c, heardOf{}, map[int]bool{}
 	for {
 		v := own.next(asked)
 		if v == nil {
 			m.readKeyAgain(ctx, &own)
 			if v = own.next(asked); v == nil {
+				m.searches.failed(&own, m.now())
 				return nil, rejected
 			}
 		}
@@ -230,49 +248,95 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 			return nil, err
 		}
 		answer, requestedAt, err := m.request(ctx, &own.roleConfig, key, v.KID)
-		var remote *redox.Error
 		switch {
 		case err == nil:
-			observed.accepted, observed.acceptedTime = v.Number, m.now().Wall
+			news[v.Number] = heard{taken: true, at: requestedAt}
+			m.keys.observeMint(own.key.signingKey, own.client(), news)
+			m.searches.succeeded(&own)
 			result := &exchanged{token: answer, requestedAt: requestedAt, kid: v.KID}
 			if rejected != nil {
-				result.warning = fmt.Sprintf("Redox did not know the version of key %q that was to sign, so version %d with kid %s signed: "+
+				result.warning = fmt.Sprintf("Redox did not take the version of key %q that was to sign, so version %d with kid %s signed: "+
 					"read keys/%s for what to do", own.Key, v.Number, v.KID, own.Key)
-				m.telemetry.logger.Warn("Redox does not know the version that was to sign, another one did", "key", own.Key,
+				m.telemetry.logger.Warn("Redox does not take the version that was to sign, it took another one", "key", own.Key,
 					"client_id", own.ClientID, "version", v.Number, "kid", v.KID, "error", rejected)
 			}
 			return result, nil
-		case errors.As(err, &remote) && remote.PublicKeyNotFound():
-			if rejected == nil {
-				rejected = err
-			}
-			if wanted, found := own.key.rotation().Wanted(); found && v.Number == wanted.Number {
-				observed.rejected, observed.rejectedTime, observed.answer = v.Number, m.now().Wall, remote.Error()
-			}
-		default:
+		case !isRejection(err):
 			return nil, err
+		case !m.node.mayWrite():
+			m.telemetry.logger.Debug("Redox does not take the version that signs, so the active node mints", "key", own.Key,
+				"client_id", own.ClientID, "error", err)
+			return nil, logical.ErrReadOnly
+		}
+		news[v.Number] = heard{at: m.now()}
+		if rejected == nil {
+			rejected = err
+		}
+		if m.searches.rest(&own, m.now()) {
+			return nil, rejected
 		}
 	}
 }
 
-// observe notes what was observed of a role's client, if that is news.
-func (m *minter) observe(c *resolved, o outcome) {
-	after, _, err := c.key.rotation().Replay(o.events(c.client()))
-	if err == nil && !after.Clients.Equal(c.key.clients) {
-		m.keys.observeMint(c.Key, c.client(), o)
-	}
-}
-
 // readKeyAgain replaces the versions of a role's key by those that it has now: a request that hung may have lasted longer
-// than a rotation. What is known of clients stays. It does nothing if the key can't be read: then what the server said
-// is what counts.
+// than a rotation. What is known of the client stays. It does nothing if the key can't be read, or was made anew: then
+// what the server said is what counts.
 func (m *minter) readKeyAgain(ctx context.Context, c *resolved) {
 	generation := m.store.generation()
 	k, err := m.store.key(ctx, c.Key)
-	if err != nil || k == nil {
+	if err != nil || k == nil || !k.CreatedTime.Equal(c.key.CreatedTime) {
 		return
 	}
 	c.key, c.generation = &keySnapshot{signingKey: k, stored: c.key.stored, clients: c.key.clients}, generation
+}
+
+// searchRest is how long a role that Redox takes no version from is asked about with the version that signs only.
+const searchRest = 5 * time.Minute
+
+// searches remembers the searches that found no version that Redox takes, so that a role that is mistyped does not cost
+// a request for each version with each read.
+type searches struct {
+	mu     sync.Mutex
+	inVain map[search]vain
+}
+
+// search is what a role asks Redox with.
+type search struct{ key, clientID, tokenURL, scope, jku string }
+
+// vain is a search that found nothing.
+type vain struct {
+	at     tokencache.Instant
+	newest int // version: a new one is worth another search
+}
+
+func (c *resolved) search() search {
+	return search{c.Key, c.ClientID, c.tokenURL(), c.Scope, c.JKU}
+}
+
+// rest reports whether a role's search has been in vain lately.
+func (s *searches) rest(c *resolved, now tokencache.Instant) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, found := s.inVain[c.search()]
+	return found && last.newest == c.key.newest().Number && last.at.Age(now) < searchRest
+}
+
+// failed notes that a role's search was in vain.
+func (s *searches) failed(c *resolved, now tokencache.Instant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.inVain, func(_ search, last vain) bool { return last.at.Age(now) >= searchRest })
+	if s.inVain == nil {
+		s.inVain = map[search]vain{}
+	}
+	s.inVain[c.search()] = vain{now, c.key.newest().Number}
+}
+
+// succeeded notes that Redox takes a version from a role.
+func (s *searches) succeeded(c *resolved) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.inVain, c.search())
 }
 
 // mint makes the token of a role, for the cache.
@@ -287,8 +351,9 @@ func (m *minter) mint(ctx context.Context, roleName string) (tokencache.Minted[*
 		return nothing, logical.ErrReadOnly
 	}
 	result, err := m.exchange(ctx, c)
-	if errors.Is(err, context.Canceled) {
-		return nothing, err // a change has superseded this mint, or the mount is closing: nothing failed
+	if errors.Is(err, context.Canceled) || errors.Is(err, logical.ErrReadOnly) {
+		// A change has superseded this mint, the mount is closing, or another node mints: nothing failed.
+		return nothing, err
 	}
 	if err != nil {
 		m.telemetry.logger.Warn("minting a token failed", "role", roleName, "key", c.Key, "kid", c.next(nil).KID, "error", err)
@@ -317,11 +382,11 @@ func (m *minter) mint(ctx context.Context, roleName string) (tokencache.Minted[*
 }
 
 // mintPauses reports whether the cache remembers a failure, and for how long at least: it remembers those that reached
-// for the server. The others are settled by a look into storage, and end with the write that mends them.
+// for the server, and that the active node has to mint. The others are settled by a look into storage, and end with the write that mends them.
 func mintPauses(err error) (pause bool, least time.Duration) {
 	var remote *redox.Error
 	if errors.As(err, &remote) {
 		return true, remote.RetryAfter
 	}
-	return errors.Is(err, tokencache.ErrExpired), 0
+	return errors.Is(err, tokencache.ErrExpired) || errors.Is(err, logical.ErrReadOnly), 0
 }

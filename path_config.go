@@ -208,6 +208,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		if err != nil {
 			return err
 		}
+		before := *c
 		if err := applyRows(configRows, data, c, defaultConfig()); err != nil {
 			return err
 		}
@@ -215,6 +216,9 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 			return err
 		}
 		if err := w.requireKey(ctx, c.Key); err != nil {
+			return err
+		}
+		if err := w.configChanges(ctx, &before, c, b.now().Wall); err != nil {
 			return err
 		}
 		defer b.minter.tokens.DropAll() // also after a failed Put: it may have been carried out
@@ -230,7 +234,8 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	deleted := false
 	err := b.store.write(ctx, func(w *writing) error {
-		if _, written, err := w.config(ctx); err != nil || !written {
+		c, written, err := w.config(ctx)
+		if err != nil || !written {
 			return err
 		}
 		roles, err := w.roleNames(ctx)
@@ -240,6 +245,9 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 		if len(roles) > 0 {
 			return fieldError("", "delete those roles first, or write the fields you want to change",
 				"the configuration can't be deleted: roles inherit from it (%s)", someOf(roles))
+		}
+		if err := w.configChanges(ctx, c, defaultConfig(), b.now().Wall); err != nil {
+			return err
 		}
 		deleted = true
 		defer b.minter.tokens.DropAll()

@@ -149,7 +149,7 @@ func (b *backend) keyRead(ctx context.Context, _ *logical.Request, data *framewo
 	if err != nil || k == nil {
 		return nil, err
 	}
-	return showKey(k)
+	return b.showKey(ctx, k)
 }
 
 // formatTime writes a time as RFC 3339 in UTC, to the second, and no time as nothing.
@@ -206,7 +206,7 @@ func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *fram
 	if updated {
 		b.telemetry.changed(eventKeyUpdate, req.Path, req.Operation, "key", name)
 	}
-	return showKey(k)
+	return b.showKey(ctx, k)
 }
 
 // generateVersion makes the key pair that the request describes, with defaults for what it leaves open. Zero bits

@@ -5,8 +5,6 @@ package main
 
 import (
 	"context"
-	"maps"
-	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -14,48 +12,52 @@ import (
 	"vault-plugin-secrets-redox/internal/rotation"
 )
 
+// How many client IDs a page has.
 const (
-	defaultClientsLimit = 100
-	maxClientsLimit     = 1000
+	defaultPageSize = 100
+	maxPageSize     = 1000
 )
 
 // What is known of the version that signs for a client.
 const (
-	proofProven   = "proven"   // the server has accepted it from the client
-	proofRecorded = "recorded" // it was promoted by force, without asking the server
+	proofProven   = "proven"   // the server has taken it from the client
+	proofRecorded = "recorded" // it goes on signing though nothing is proven: it did so when another was promoted, or was forced
 	proofNone     = "none"
 )
 
 func (b *backend) pathKeysClients() *framework.Path {
+	answered := map[string]*framework.FieldSchema{
+		"clients": answerField(framework.TypeSlice, "Each client: client_id, token_url, enabled, version and kid that sign for it, proof "+
+			"(proven, recorded, none), proven_time, versions that are rejected, what came of asking last, and with "+
+			"registration=platform where its public keys are registered."),
+		"next_after": answerField(framework.TypeString, "What to give as after for more; empty when there are no more."),
+	}
 	return &framework.Path{
-		Pattern: "keys/" + framework.GenericNameRegex("name") + "/clients$",
+		Pattern: "keys/" + framework.GenericNameRegex("name") + "/clients/?$",
 		Fields: map[string]*framework.FieldSchema{
 			"name": nameField("Name of the key."),
 			"after": {Type: framework.TypeString, Query: true,
-				Description:  "Begin after this client ID, or after next_after of an answer before.",
+				Description:  "Begin behind this client ID, which need not exist. To go on, give next_after of the answer before.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "After"}},
-			"limit": {Type: framework.TypeInt, Query: true, Default: defaultClientsLimit,
-				Description:  "How many clients to answer at most, up to 1000. Default: 100.",
+			"limit": {Type: framework.TypeInt, Query: true, Default: defaultPageSize,
+				Description:  "How many client IDs to answer with, from 1 to 1000. Each comes with all its token URLs. Default: 100.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Limit"}},
 		},
 		DisplayAttrs: display("key-clients"),
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: reading(b.keyClientsRead, "Read what is known of the clients of a key.", ok("The clients.",
-				map[string]*framework.FieldSchema{
-					"clients": answerField(framework.TypeSlice, "Each client: client_id, token_url, version and kid that sign for it, proof "+
-						"(proven, recorded, none), proven_time, what came of asking for the next version, and with registration=platform "+
-						"where its public keys are registered."),
-					"next_after": answerField(framework.TypeString, "What to give as after for more; empty when there are no more."),
-				})),
+			logical.ReadOperation: reading(b.keyClientsRead, "Read what is known of the clients of a key.", ok("The clients.", answered)),
+			logical.ListOperation: reading(b.keyClientsList, "List the client IDs that use a key.", listing("The client IDs.",
+				"By client ID: version that signs for it, proof, proven_time.")),
 		},
 		HelpSynopsis: "The clients of a signing key: which version signs for each, and what Redox has said.",
 		HelpDescription: `
 A client is a client ID at a token endpoint, as the configuration or a role has
-it. Redox accepts a version for each client by itself, so a rotation goes on when
-it has for all. For each client this has the version that signs, whether Redox
-has accepted it (proof), and Redox's last answer about the next one:
+it, disabled ones included. Redox takes a version from each client or not. For
+each client this has the version that signs, whether Redox has taken it (proof),
+and what came of asking last:
 
     vault read -format=json redox/keys/NAME/clients
+    vault list -detailed redox/keys/NAME/clients
 
 They are sorted by client ID. Where there are many: limit=100, and then again
 with after=, given next_after of the answer.
@@ -63,73 +65,124 @@ with after=, given next_after of the answer.
 	}
 }
 
-func (b *backend) keyClientsRead(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	limit, _ := data.Get("limit").(int)
-	if limit < 1 || limit > maxClientsLimit {
+// clientsPage is a page of a key's clients.
+type clientsPage struct {
+	k         *keySnapshot
+	clients   []rotation.Configured
+	nextAfter string   // empty when there is nothing behind it
+	warnings  []string // of what may be missing
+}
+
+// clientsPage returns the page that a request asks for, nil when there is no such key.
+func (b *backend) clientsPage(ctx context.Context, data *framework.FieldData) (*clientsPage, error) {
+	after, _ := data.Get("after").(string)
+	limit := defaultPageSize
+	if isGiven(data, "limit") {
+		limit, _ = data.Get("limit").(int)
+	}
+	if limit < 1 || limit > maxPageSize {
 		return nil, fieldError("limit", "give a number from 1 to 1000", "the value is out of range")
 	}
-	after, _ := data.Get("after").(string)
 	k, err := b.keys.snapshot(ctx, pathName(data, "name"))
 	if err != nil || k == nil {
 		return nil, err
 	}
-	configured, err := findClients(ctx, b.store)
+	clients, err := b.maintainer.directory.of(ctx, k.name)
 	if err != nil {
 		return nil, err
 	}
-	clients := maps.Clone(configured[k.name])
-	if clients == nil {
-		clients = map[rotation.Client]*roleConfig{}
+	page := &clientsPage{k: k}
+	page.clients, page.nextAfter = cutPage(clients.Clients, after, limit)
+	for _, entry := range clients.unreadable {
+		page.warnings = append(page.warnings, "The entry "+entry+" can't be read, so clients may be missing.")
 	}
-	for _, standing := range k.clients.Standings {
-		clients[standing.Client] = nil
+	if k.unusable != nil {
+		page.warnings = append(page.warnings, "What was known of clients is not shown: "+k.unusable.Error())
 	}
-	byCursor := map[string]rotation.Client{}
-	for client := range clients {
-		if c := cursor(client); client.ClientID != after && c > after {
-			byCursor[c] = client
-		}
-	}
-	cursors := slices.Sorted(maps.Keys(byCursor))
-	next := ""
-	if len(cursors) > limit {
-		cursors = cursors[:limit]
-		next = cursors[limit-1]
-	}
-	shown := []any{}
-	for _, c := range cursors {
-		shown = append(shown, k.showClient(byCursor[c]))
-	}
-	return &logical.Response{Data: map[string]any{"clients": shown, "next_after": next}}, nil
+	return page, nil
 }
 
-// cursor orders clients, and stands for one in next_after.
-func cursor(c rotation.Client) string { return c.ClientID + " " + c.TokenURL }
+// cutPage returns the clients behind a client ID, for so many client IDs, and the last of these if there are more. One
+// client ID is never on two pages.
+func cutPage(clients []rotation.Configured, after string, limit int) (page []rotation.Configured, nextAfter string) {
+	ids := 0
+	for i, client := range clients {
+		if client.ClientID <= after {
+			continue
+		}
+		if len(page) == 0 || clients[i-1].ClientID != client.ClientID {
+			if ids == limit {
+				return page, clients[i-1].ClientID
+			}
+			ids++
+		}
+		page = append(page, client)
+	}
+	return page, ""
+}
 
-// showClient returns what is known of a client: which version signs for it, and how far the next one is.
-func (k *keySnapshot) showClient(client rotation.Client) map[string]any {
+func (b *backend) keyClientsRead(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	page, err := b.clientsPage(ctx, data)
+	if err != nil || page == nil {
+		return nil, err
+	}
+	shown := []any{}
+	for _, client := range page.clients {
+		shown = append(shown, page.k.showClient(client))
+	}
+	return &logical.Response{Data: map[string]any{"clients": shown, "next_after": page.nextAfter}, Warnings: page.warnings}, nil
+}
+
+func (b *backend) keyClientsList(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	page, err := b.clientsPage(ctx, data)
+	if err != nil || page == nil {
+		return nil, err
+	}
+	var ids []string
+	about := map[string]any{}
+	for _, client := range page.clients {
+		if about[client.ClientID] != nil {
+			continue // of the same client ID elsewhere: the table has room for one
+		}
+		ids = append(ids, client.ClientID)
+		shown := page.k.showClient(client)
+		about[client.ClientID] = map[string]any{"version": shown["version"], "proof": shown["proof"], "proven_time": shown["proven_time"]}
+	}
+	response := logical.ListResponseWithInfo(ids, about)
+	response.Warnings = page.warnings
+	if page.nextAfter != "" {
+		response.AddWarning("There are more client IDs: vault read redox/keys/" + page.k.name + "/clients after=" + page.nextAfter)
+	}
+	return response, nil
+}
+
+// showClient returns what is known of a client: which version signs for it, and what came of asking last.
+func (k *keySnapshot) showClient(client rotation.Configured) map[string]any {
+	key := k.rotation()
+	record := key.Of(client.Client)
+	signs := key.Signing(client.Client)
 	shown := map[string]any{
-		"client_id": client.ClientID, "token_url": client.TokenURL, "proof": proofNone, "registration": k.registrationsOf(client),
+		"client_id": client.ClientID, "token_url": client.TokenURL, "enabled": client.Enabled,
+		"proof": proofNone, "proven_time": "", "version": signs, "kid": "", "registration": k.registrationsOf(client.Client),
 	}
-	if order := k.rotation().Order(client); len(order) > 0 {
-		shown["version"], shown["kid"] = order[0], k.version(order[0]).KID
-	}
-	i := slices.IndexFunc(k.clients.Standings, func(s rotation.Standing) bool { return s.Client == client })
-	if i < 0 {
-		return shown
-	}
-	standing := k.clients.Standings[i]
-	if standing.Accepted == shown["version"] {
-		v := k.version(standing.Accepted)
-		if v.Forced && standing.AcceptedTime.Equal(v.ActivatedTime) {
-			shown["proof"] = proofRecorded
-		} else {
-			shown["proof"], shown["proven_time"] = proofProven, formatTime(standing.AcceptedTime)
+	rejected := []int{}
+	for _, verdict := range record.Verdicts {
+		if v := k.version(verdict.Version); !verdict.Taken && v != nil && v.Held() {
+			rejected = append(rejected, verdict.Version)
 		}
 	}
-	if probe := standing.Probe; probe.Asked > 0 {
-		shown["rejected_version"], shown["rejected_since"] = probe.Version, formatTime(probe.FirstTime)
-		shown["last_asked_time"], shown["last_answer"] = formatTime(probe.LastTime), probe.Answer
+	shown["rejected_versions"] = rejected
+	if v := k.version(signs); v != nil {
+		shown["kid"] = v.KID
+		if at, proven := record.Proven(signs); proven {
+			shown["proof"], shown["proven_time"] = proofProven, formatTime(at)
+		} else if record.Recorded == signs || v.Forced {
+			shown["proof"] = proofRecorded
+		}
+	}
+	if probe := record.Probe; probe.Count > 0 {
+		shown["last_asked_time"], shown["last_asked_version"] = formatTime(probe.LastTime), probe.Version
+		shown["last_outcome"], shown["last_answer"] = string(probe.Outcome), probe.Answer
 	}
 	return shown
 }

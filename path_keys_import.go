@@ -204,7 +204,7 @@ func (b *backend) keyImport(ctx context.Context, _ *logical.Request, data *frame
 	if err != nil {
 		return nil, err
 	}
-	response, err := showKey(k)
+	response, err := b.showKey(ctx, k)
 	if err != nil {
 		return nil, err
 	}

@@ -51,9 +51,10 @@ Adds a version with a new key pair. It is pending: its public half is in the
 JWKS, and it signs for nobody yet. The answer's next_step says how to make Redox
 know it; the JWK to register is pending_public_jwk.
 
-The version takes over by itself once Redox has accepted it for every client ID
-that uses the key (see keys/NAME/activate). Until then, and if that never
-happens, the version before goes on signing: a rotation can't cause an outage.
+The version takes over by itself once Redox has taken it for a client ID that
+is configured to use the key, and rejects it for none (see keys/NAME/activate).
+Until then the version before goes on signing; and after that it is kept until
+every client ID was asked and took its successor.
 `),
 		keyVerb("activate", "Prove the pending version at Redox, and promote it.", map[string]*framework.FieldSchema{
 			"force": {Type: framework.TypeBool,
@@ -61,30 +62,40 @@ happens, the version before goes on signing: a rotation can't cause an outage.
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Force"}},
 		}, b.keyActivate, `
 Asks Redox for a token with the pending version, now, for every client ID that
-has used the key (if none has, for those that are configured to). If Redox
-accepts it for all, the version becomes the active one, and the one before is
-retired: kept until retire_grace is over. If not, nothing changes, and the error
-says which client was rejected and why.
+the configuration or a role names with this key. If Redox takes it for one at
+least and rejects it for none, the version becomes the active one, and the one
+before is retired: kept until retire_grace is over and no client ID needs it. If
+not, nothing changes, and the error says which client was rejected and why. Where
+there are too many to ask in one request, call it again: what was answered counts.
 
-With force=true it is promoted unproved. That is for a Vault that can't reach
-Redox and only hands out assertions.
+With force=true it is promoted unproved, and signs for every client ID. That is for
+a Vault that can't reach Redox and only hands out assertions.
 `),
-		keyVerb("abandon", "Drop the pending version of a key.", nil, b.keyAbandon, `
-Destroys the private key of the pending version; its public record stays.
-Refused while the version signs for a client ID: then go on with the rotation,
-or take its kid away at Redox first.
+		keyVerb("abandon", "Drop the pending version of a key.", map[string]*framework.FieldSchema{
+			"force": forceField,
+		}, b.keyAbandon, `
+Makes the pending version a retired one whose grace period is over. It is destroyed
+once Redox was asked about every client ID that uses the key, and each took the
+version that it signs with afterwards: now, if that can be seen within the
+request's time, else in the background. next_step names who still needs it.
+
+With force=true it is destroyed at once, whoever needs it.
 `),
-		keyVerb("retire", "Destroy retired versions of a key before their time, or a compromised one.", map[string]*framework.FieldSchema{
+		keyVerb("retire", "End the grace period of retired versions of a key, or destroy a compromised one.", map[string]*framework.FieldSchema{
 			"version": {Type: framework.TypeInt,
 				Description:  "Number of the version. Default: all retired versions.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Version"}},
+			"force": forceField,
 			"destroy_now": {Type: framework.TypeBool,
 				Description:  "With version: it is compromised, so destroy it in whatever state, even if it is in use. Default: false.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Destroy now"}},
 		}, b.keyRetire, `
-Destroys the private keys of the retired versions, or of the one that is named,
-without waiting for the end of retire_grace. Refused for a version that still
-signs for a client ID.
+Ends the grace period of the retired versions, or of the one that is named. Each is
+destroyed once Redox was asked about every client ID that uses the key, disabled
+ones included, and each took the version that it signs with afterwards: now, if that
+can be seen within the request's time, else in the background. next_step names who
+still needs a version. With force=true they are destroyed at once, whoever needs
+them.
 
 With destroy_now=true the named version is marked compromised and destroyed in
 whatever state it is and whoever uses it. That alone stops no thief: who has a
@@ -102,6 +113,11 @@ since that may have had a reason. This puts it back.
 	}
 }
 
+// forceField is for verbs that wait for proof.
+var forceField = &framework.FieldSchema{Type: framework.TypeBool,
+	Description:  "Destroy at once, without asking Redox who needs the version. Default: false.",
+	DisplayAttrs: &framework.DisplayAttributes{Name: "Force"}}
+
 func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
 	k, err := b.store.existingKey(ctx, "name", name)
@@ -115,30 +131,32 @@ func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *frame
 	if err != nil {
 		return nil, err
 	}
-	return showChanged(b.keys.edit(ctx, name, func(_ *writing, k *signingKey) (*edit, error) {
+	after, err := b.keys.edit(ctx, name, func(_ *writing, k *signingKey) (*edit, error) {
 		if len(k.Versions) == 0 {
 			return nil, noSuchKey("name", name)
 		}
 		return &edit{version: next, cause: "rotated by an operator"}, nil
-	}))
+	})
+	return b.showChanged(ctx, after, err)
 }
 
 func (b *backend) keyActivate(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
 	if force, _ := data.Get("force").(bool); force {
-		response, err := showChanged(b.keys.apply(ctx, name, rotation.Force{}))
+		after, err := b.keys.apply(ctx, name, rotation.Force{})
+		response, err := b.showChanged(ctx, after, err)
 		if err != nil {
 			return nil, err
 		}
 		response.AddWarning("This version was promoted without a proof that Redox knows it. Where Redox says that it does not, " +
-			"the retired version goes on signing until it is destroyed: read keys/" + name + "/clients.")
+			"the retired version goes on minting tokens until it is destroyed: read keys/" + name + "/clients.")
 		return response, nil
 	}
 	before, after, err := b.maintainer.activate(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	response, err := showKey(after)
+	response, err := b.showKey(ctx, after)
 	if err != nil {
 		return nil, err
 	}
@@ -151,24 +169,47 @@ func (b *backend) keyActivate(ctx context.Context, _ *logical.Request, data *fra
 }
 
 func (b *backend) keyAbandon(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return showChanged(b.keys.apply(ctx, pathName(data, "name"), rotation.Abandon{}))
+	force, _ := data.Get("force").(bool)
+	return b.letGo(ctx, pathName(data, "name"), rotation.Abandon{Force: force}, force)
 }
 
 func (b *backend) keyRetire(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name := pathName(data, "name")
 	number, _ := data.Get("version").(int)
 	compromised, _ := data.Get("destroy_now").(bool)
-	var event rotation.Event = rotation.RetireAll{}
-	switch named := isGiven(data, "version"); {
+	force, _ := data.Get("force").(bool)
+	named := isGiven(data, "version")
+	switch {
+	case named && number < 1:
+		return nil, fieldError("version", "give the number of a version, as keys/"+name+"/versions lists them", "the value is out of range")
 	case compromised && !named:
 		return nil, fieldError("version", "name the version that is compromised", "destroy_now needs it")
 	case compromised:
-		event = rotation.Compromise{Version: number}
-	case named:
-		event = rotation.Retire{Version: number}
+		return b.letGo(ctx, name, rotation.Compromise{Version: number}, true)
 	}
-	return showChanged(b.keys.apply(ctx, pathName(data, "name"), event))
+	return b.letGo(ctx, name, rotation.Retire{Version: number, Force: force}, force)
+}
+
+// letGo answers a request to be rid of versions: at once, or as soon as nobody needs them.
+func (b *backend) letGo(ctx context.Context, name string, event rotation.Event, atOnce bool) (*logical.Response, error) {
+	if atOnce {
+		after, err := b.keys.apply(ctx, name, event)
+		return b.showChanged(ctx, after, err)
+	}
+	after, err := b.maintainer.letGo(ctx, name, event)
+	response, err := b.showChanged(ctx, after, err)
+	if err != nil {
+		return nil, err
+	}
+	if after.rotation().Unsettled(b.now().Wall) && after.in(rotation.Pending) == nil {
+		if step, _ := response.Data["next_step"].(string); step != "" {
+			response.AddWarning(step)
+		}
+	}
+	return response, nil
 }
 
 func (b *backend) keyRegister(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return showChanged(b.maintainer.registerAgain(ctx, pathName(data, "name")))
+	after, err := b.maintainer.registerAgain(ctx, pathName(data, "name"))
+	return b.showChanged(ctx, after, err)
 }

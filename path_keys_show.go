@@ -4,9 +4,8 @@
 package main
 
 import (
+	"context"
 	"encoding/pem"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -30,7 +29,7 @@ var keyShown = map[string]*framework.FieldSchema{
 	"next_step":          answerField(framework.TypeString, "What you have to do, if anything, so that a rotation goes on."),
 	"next_rotation_time": answerField(framework.TypeString, "When a new version will be made by itself, if it will."),
 	"blocked_by": answerField(framework.TypeStringSlice,
-		"The client IDs for which Redox has not accepted the version that is to sign, with the reason; keys/NAME/clients has more."),
+		"The client IDs that a rotation of the key waits for, with the reason; keys/NAME/clients has more."),
 }
 
 // keyShownWhenThere is what is left out of the answer where there is no such version.
@@ -51,15 +50,20 @@ func keyShownFields() map[string]*framework.FieldSchema {
 }
 
 // showChanged is showKey for the result of a change.
-func showChanged(k *keySnapshot, err error) (*logical.Response, error) {
+func (b *backend) showChanged(ctx context.Context, k *keySnapshot, err error) (*logical.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return showKey(k)
+	return b.showKey(ctx, k)
 }
 
 // showKey answers with the settings and the public side of a key, and with what a rotation waits for.
-func showKey(k *keySnapshot) (*logical.Response, error) {
+func (b *backend) showKey(ctx context.Context, k *keySnapshot) (*logical.Response, error) {
+	clients, err := b.maintainer.directory.of(ctx, k.name)
+	if err != nil {
+		return nil, err
+	}
+	waiting := &waiting{k, k.rotation(), clients, b.now().Wall}
 	data := showRows(keyRows, k.signingKey)
 	for name := range keyShown {
 		data[name] = ""
@@ -84,8 +88,8 @@ func showKey(k *keySnapshot) (*logical.Response, error) {
 			retired = append(retired, v.Number)
 		}
 	}
-	data["name"], data["retired_versions"], data["blocked_by"] = k.name, retired, blockedBy(k)
-	data["next_step"] = nextStep(k)
+	data["name"], data["retired_versions"], data["blocked_by"] = k.name, retired, waiting.blockedBy()
+	data["next_step"] = waiting.nextStep()
 	data["next_rotation_time"] = formatTime(k.NextRotationTime)
 	return &logical.Response{Data: data}, nil
 }
@@ -100,60 +104,4 @@ func (k *signingKey) summary() map[string]any {
 		summary["rotation"] = string(rotation.Pending)
 	}
 	return summary
-}
-
-// blockedBy returns the client IDs that the wanted version is not accepted for, each with the reason in a few words,
-// sorted.
-func blockedBy(k *keySnapshot) []string {
-	blocked := []string{}
-	wanted, _ := k.rotation().Wanted()
-	for _, standing := range k.rotation().Waiting() {
-		reason := "not asked yet"
-		if standing.Probe.Version == wanted.Number {
-			reason, _, _ = strings.Cut(standing.Probe.Answer, ":")
-		}
-		blocked = append(blocked, standing.ClientID+": "+reason)
-	}
-	for _, r := range k.registrations() {
-		if r.Problem != "" {
-			reason, _, _ := strings.Cut(r.Problem, ":")
-			blocked = append(blocked, r.ClientID+": "+reason)
-		}
-	}
-	slices.Sort(blocked)
-	return slices.Compact(blocked)
-}
-
-// nextStep returns what somebody has to do so that a rotation goes on, empty when nothing.
-func nextStep(k *keySnapshot) string {
-	for _, r := range k.registrations() {
-		if r.Problem != "" {
-			return "Client ID " + r.ClientID + ": " + r.Problem + "."
-		}
-	}
-	if k.in(rotation.Active) == nil && k.in(rotation.Pending) == nil {
-		return "The key has no version to sign with: write to keys/" + k.name + "/rotate."
-	}
-	if k.in(rotation.Pending) == nil {
-		for _, s := range k.clients.Standings {
-			if k.Registration != registrationPlatform && s.Probe.Version == s.Accepted {
-				return "Client ID " + s.ClientID + ": Redox rejects the version that it had accepted. Its kid was taken away there, or Redox " +
-					"can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/" + k.name + "/rotate."
-			}
-		}
-		if len(k.rotation().Waiting()) > 0 {
-			return "Redox does not accept the active version for every client ID: read keys/" + k.name + "/clients, and register public_jwk there."
-		}
-		return ""
-	}
-	then := " It takes over by itself once Redox accepts it for every client ID, at most 15 minutes later; keys/" + k.name + "/activate tries at once."
-	switch k.Registration {
-	case registrationJWKSURL:
-		return "Redox has to read the new public key from the JWKS URL; there is nothing to do." + then
-	case registrationPlatform:
-		return "The engine registers the new public key through the Platform API; there is nothing to do." + then
-	default:
-		return "Add pending_public_jwk in the Redox dashboard, beside the JWK that is there, at the OAuth API key of each client ID." +
-			then
-	}
 }

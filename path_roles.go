@@ -150,12 +150,13 @@ func (b *backend) roleRead(ctx context.Context, _ *logical.Request, data *framew
 func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
 	err := b.store.write(ctx, func(w *writing) error {
-		r, err := w.role(ctx, name)
+		before, err := w.role(ctx, name)
 		if err != nil {
 			return err
 		}
-		if r == nil {
-			r = &role{}
+		r := &role{}
+		if before != nil {
+			*r = *before
 		}
 		if err := applyRows(roleRows, data, r, &role{}); err != nil {
 			return err
@@ -164,6 +165,9 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 			return err
 		}
 		if err := w.requireKey(ctx, r.Key); err != nil {
+			return err
+		}
+		if err := w.roleChanges(ctx, before, r, b.now().Wall); err != nil {
 			return err
 		}
 		defer b.minter.tokens.Drop(name) // also after a failed Put: it may have been carried out
@@ -180,7 +184,8 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 	name := pathName(data, "name")
 	deleted := false
 	err := b.store.write(ctx, func(w *writing) error {
-		if r, err := w.role(ctx, name); err != nil || r == nil {
+		r, err := w.role(ctx, name)
+		if err != nil || r == nil {
 			return err
 		}
 		managed, err := w.keysRegisteredBy(ctx, name)
@@ -189,6 +194,9 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 		}
 		if len(managed) > 0 {
 			return fieldError("name", "name another role there first", "role %q is the platform_role of %s", name, someOf(managed))
+		}
+		if err := w.roleChanges(ctx, r, nil, b.now().Wall); err != nil {
+			return err
 		}
 		deleted = true
 		defer b.minter.tokens.Drop(name)

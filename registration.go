@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 
 	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/redox"
@@ -39,9 +38,6 @@ type registered struct {
 func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[rotation.Client]*roleConfig, putBack bool) error {
 	if s.Registration != registrationPlatform {
 		return nil
-	}
-	if s.unusable != nil { // it says what was registered before
-		return s.unusable
 	}
 	var failed error // what would fail for each further client, too
 	var records []registered
@@ -86,14 +82,17 @@ func (m *maintainer) registerAgain(ctx context.Context, name string) (*keySnapsh
 		return nil, fieldError("registration", "add the JWK in the Redox dashboard, or set registration=platform",
 			"key %q is registered by other means (%s)", name, s.Registration)
 	}
-	clients, err := (&configuredClients{store: m.store}).of(ctx, name)
+	if s.unusable != nil { // it says what was registered before
+		return nil, s.unusable
+	}
+	clients, err := m.directory.of(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.register(ctx, s, clients, true); err != nil {
+	if err := m.register(ctx, s, clients.roleConfigs(), true); err != nil {
 		return nil, err
 	}
-	return m.keys.snapshotOf(ctx, s.signingKey)
+	return m.keys.snapshotOf(ctx, s.signingKey, nil)
 }
 
 // tellOfProblems logs and announces what is wrong with the registration of a key, where that is new.
@@ -111,8 +110,13 @@ func (m *maintainer) tellOfProblems(key string, before, records []registered) {
 // unanswered reports whether Redox gave no answer, or wants no more requests now.
 func unanswered(err error) bool {
 	var remote *redox.Error
-	return errors.As(err, &remote) && (remote.StatusCode == http.StatusTooManyRequests ||
-		remote.StatusCode == 0 && (remote.Kind == redox.Timeout || remote.Kind == redox.Unavailable))
+	return isOverload(err) || errors.As(err, &remote) && remote.StatusCode == 0 && (remote.Kind == redox.Timeout || remote.Kind == redox.Unavailable)
+}
+
+// isOverload reports whether Redox wants no more requests now.
+func isOverload(err error) bool {
+	var remote *redox.Error
+	return errors.As(err, &remote) && remote.StatusCode == http.StatusTooManyRequests
 }
 
 // registrations returns those of the key's present way of registration: what is stored of an earlier one counts no more.
@@ -218,7 +222,8 @@ func (r *reconciliation) confirmed(v *keyVersion) bool {
 	if known := find(r.before, r.client, v.KID); known != nil {
 		return known.Confirmed
 	}
-	return slices.Contains(r.key.Needs(v.Number), r.client)
+	_, proven := r.key.Of(r.client).Proven(v.Number)
+	return proven
 }
 
 // plan decides what the JWK set is to be.
@@ -297,25 +302,4 @@ func (m *maintainer) words(err error) string {
 	}
 	m.telemetry.logger.Error("a public key can't be looked after", "error", err)
 	return "it could not be looked after: see the server's log"
-}
-
-// notServed returns why a key can't be known to Redox yet: with registration=jwks_url and public_jwks_url, when what is
-// served there does not hold it. Empty when nothing speaks against a probe.
-func (m *maintainer) notServed(ctx context.Context, c *roleConfig, k *signingKey, kid string) string {
-	if k.Registration != registrationJWKSURL || k.PublicJWKSURL == "" {
-		return ""
-	}
-	connection, err := m.minter.connections.get(c.CAPEM, m.now)
-	if err != nil {
-		return m.words(err)
-	}
-	served, err := connection.ReadJWKSet(ctx, k.PublicJWKSURL, min(c.RequestTimeout, 10*time.Second))
-	switch {
-	case err != nil:
-		return m.words(err)
-	case !slices.ContainsFunc(served, hasKID(kid)):
-		return "public_jwks_url does not serve the kid " + kid + " yet: a cache in between may hold the JWKS for a minute; " +
-			"if it stays, check that the URL leads to jwks/" + k.name + " or jwks of this mount"
-	}
-	return ""
 }

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"time"
 
 	"vault-plugin-secrets-redox/internal/jwk"
@@ -17,6 +18,7 @@ type signingKey struct {
 	header
 
 	name             string        // not stored: the storage key has it
+	CreatedTime      time.Time     `json:"created_time"`
 	DeletionAllowed  bool          `json:"deletion_allowed"`
 	Registration     string        `json:"registration"`
 	PlatformRole     string        `json:"platform_role"`
@@ -64,19 +66,24 @@ func (k *signingKey) rotationKey(clients rotation.Clients) rotation.Key {
 	return rotation.Key{Versions: k.records(), Clients: clients, Grace: k.RetireGrace}
 }
 
-// setRecords replaces the public records of the versions by newer ones. The private keys of destroyed versions go.
+// setRecords replaces the public records of the versions by newer ones, of which some may be left out. The private keys of
+// destroyed versions go.
 func (k *signingKey) setRecords(records []rotation.Version) {
-	for i := range k.Versions {
-		k.Versions[i].Version = records[i]
-		if !records[i].Held() {
-			k.Versions[i].PrivateKey = privatekey.Sealed{}
+	versions := make([]keyVersion, 0, len(records))
+	for _, record := range records {
+		v := *k.version(record.Number)
+		v.Version = record
+		if !record.Held() {
+			v.PrivateKey = privatekey.Sealed{}
 		}
+		versions = append(versions, v)
 	}
+	k.Versions = versions
 }
 
 // in returns the version in a state, nil when there is none. Of several retired ones it is the newest.
 func (k *signingKey) in(state rotation.State) *keyVersion {
-	if v, found := k.rotationKey(rotation.Clients{}).Find(state); found {
+	if v, found := k.rotationKey(nil).Find(state); found {
 		return k.version(v.Number)
 	}
 	return nil
@@ -134,13 +141,40 @@ func newKeyVersion(key *privatekey.Key, kid string, imported bool, now time.Time
 	}, nil
 }
 
-// add appends a version: pending, or active where no other is.
-func (k *signingKey) add(v *keyVersion, cause string) (rotation.Transition, error) {
-	next, transitions, err := k.rotationKey(rotation.Clients{}).Apply(rotation.Add{Version: v.Version, Cause: cause}, v.CreatedTime)
-	if err != nil {
-		return rotation.Transition{}, err
+// bring adds a version: pending, or active where none is held. One that was here before and is retired becomes pending
+// again; one that was destroyed is a new version, with nothing known of it.
+func (k *signingKey) bring(v *keyVersion, cause string) ([]rotation.Transition, error) {
+	for i := range k.Versions {
+		known := &k.Versions[i]
+		switch {
+		case known.KID != v.KID:
+		case !bytes.Equal(known.PublicKey, v.PublicKey):
+			return nil, fieldError("kid", "give another kid", "version %d of key %q has this kid", known.Number, k.name)
+		case known.Compromised:
+			return nil, fieldError("name", "make another key pair", "version %d of key %q is this key pair, and was marked compromised", known.Number, k.name)
+		case known.State == rotation.Retired:
+			return k.revive(known.Number, v.CreatedTime, cause)
+		case known.Held():
+			return nil, fieldError("name", "there is nothing to do", "version %d of key %q is this key pair, and is %s", known.Number, k.name, known.State)
+		}
 	}
-	k.Versions = append(k.Versions, *v)
+	next, transitions, err := k.rotationKey(nil).Apply(rotation.Add{Version: v.Version, Cause: cause}, v.CreatedTime)
+	if err != nil {
+		return nil, err
+	}
+	added := *v
+	added.Version = next.Versions[len(next.Versions)-1]
+	k.Versions = append(k.Versions, added)
 	k.setRecords(next.Versions)
-	return transitions[0], nil
+	return transitions, nil
+}
+
+// revive makes a retired version pending again.
+func (k *signingKey) revive(number int, now time.Time, cause string) ([]rotation.Transition, error) {
+	next, transitions, err := k.rotationKey(nil).Apply(rotation.Revive{Version: number, Cause: cause}, now)
+	if err != nil {
+		return nil, err
+	}
+	k.setRecords(next.Versions)
+	return transitions, nil
 }

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/compressutil"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/privatekey"
@@ -22,8 +24,12 @@ const (
 	rolesStoragePrefix = "roles/"
 	keysStoragePrefix  = "keys/"
 	wrappingKeyStorage = "wrapping_key" // for the import of wrapped keys
-	// clientsStoragePrefix is apart from the keys: it changes with mints, and needs no seal wrap.
-	clientsStoragePrefix = "acceptance/"
+	// clientsStoragePrefix is apart from the keys: it is larger, and needs no seal wrap. Its entries are compressed.
+	clientsStoragePrefix = "clients/"
+	// formerClientsPrefix is where an earlier form of them was.
+	formerClientsPrefix = "acceptance/"
+	// leftStorageKey is when a client was last taken out of the configuration.
+	leftStorageKey       = "client_left"
 	storageSchemaVersion = 1
 )
 
@@ -36,6 +42,9 @@ type store struct {
 	storage logical.Storage
 	writes  chan struct{} // full while something is written; a channel, so that whoever waits can give up
 	changes atomic.Uint64
+	// configured counts the changes of what clients are found in.
+	configured atomic.Uint64
+	parsed     remembered[role]
 }
 
 func newStore(storage logical.Storage) *store {
@@ -46,8 +55,15 @@ func newStore(storage logical.Storage) *store {
 // What was read since it was taken is current as long as it stays.
 func (s *store) generation() uint64 { return s.changes.Load() }
 
-// invalidated notes that another node has changed an entry.
-func (s *store) invalidated() { s.changes.Add(1) }
+// changed notes that an entry was changed, by this node or by another.
+func (s *store) changed(key string) {
+	s.changes.Add(1)
+	name, isRole := strings.CutPrefix(key, rolesStoragePrefix)
+	if isRole || key == configStorageKey || key == leftStorageKey {
+		s.configured.Add(1)
+		s.parsed.drop(name)
+	}
+}
 
 // write runs change while nothing else is written, after waiting for that or for the end of ctx.
 func (s *store) write(ctx context.Context, change func(*writing) error) error {
@@ -67,17 +83,31 @@ type writing struct{ *store }
 func (w *writing) put(ctx context.Context, key string, value storable) error {
 	value.setSchemaVersion()
 	entry, err := logical.StorageEntryJSON(key, value)
+	if err == nil && strings.HasPrefix(key, clientsStoragePrefix) {
+		entry.Value, err = compressutil.Compress(entry.Value, &compressutil.CompressionConfig{Type: compressutil.CompressionTypeGzip})
+	}
 	if err != nil {
 		return fmt.Errorf("the entry %q can't be encoded", key)
 	}
-	defer w.changes.Add(1) // also after a failed Put: it may have been carried out
+	defer w.changed(key) // also after a failed Put: it may have been carried out
 	return w.storage.Put(ctx, entry)
 }
 
 // delete deletes an entry, if it is there.
 func (w *writing) delete(ctx context.Context, key string) error {
-	defer w.changes.Add(1)
+	defer w.changed(key)
 	return w.storage.Delete(ctx, key)
+}
+
+// clientLeaves notes that a client may be taken out of the configuration by the write that follows.
+func (w *writing) clientLeaves(ctx context.Context, now time.Time) error {
+	return w.put(ctx, leftStorageKey, &clientLeft{Time: now.UTC()})
+}
+
+// clientLeft is the entry of when a client was last taken out of the configuration.
+type clientLeft struct {
+	header
+	Time time.Time `json:"time"`
 }
 
 // header begins every stored entry.
@@ -95,14 +125,17 @@ type storable interface {
 }
 
 // unusableEntry is an entry that this version of the plugin can't use, as opposed to a storage that does not answer.
-type unusableEntry struct{ key, problem string }
+type unusableEntry struct {
+	key, problem string
+	newer        bool // it was written by a newer version of the plugin
+}
 
 func (e *unusableEntry) Error() string {
 	return fmt.Sprintf("the stored entry %q %s", e.key, e.problem)
 }
 
 func unreadableEntry(key string) error {
-	return &unusableEntry{key, "is unreadable; restore it from a snapshot of Vault"}
+	return &unusableEntry{key: key, problem: "is unreadable; restore it from a snapshot of Vault"}
 }
 
 // read decodes the entry at key over what into holds already, so that fields an older version did not know keep their
@@ -113,17 +146,21 @@ func (s *store) read(ctx context.Context, key string, into storable) (found bool
 	if err != nil || entry == nil {
 		return false, err
 	}
-	unreadable := json.Unmarshal(entry.Value, into) != nil
+	value := entry.Value
+	if decompressed, notCompressed, err := compressutil.Decompress(value); err == nil && !notCompressed {
+		value = decompressed
+	}
+	unreadable := json.Unmarshal(value, into) != nil
 	version := into.schemaVersion()
 	if unreadable { // maybe since a newer version has given a field another type
 		var stored header
-		if json.Unmarshal(entry.Value, &stored) == nil {
+		if json.Unmarshal(value, &stored) == nil {
 			version = stored.SchemaVersion
 		}
 	}
 	switch {
 	case version > storageSchemaVersion:
-		return false, &unusableEntry{key, fmt.Sprintf("was written by a newer version of this plugin (schema %d, this one "+
+		return false, &unusableEntry{key: key, newer: true, problem: fmt.Sprintf("was written by a newer version of this plugin (schema %d, this one "+
 			"knows %d); run that version again, this one leaves the entry as it is", version, storageSchemaVersion)}
 	case unreadable || version < 1:
 		return false, unreadableEntry(key)
@@ -154,6 +191,26 @@ func (s *store) role(ctx context.Context, name string) (*role, error) {
 	return r, nil
 }
 
+// rememberedRole is role for whoever reads all of them again and again. The role is shared and never changed.
+func (s *store) rememberedRole(ctx context.Context, name string) (*role, error) {
+	if r := s.parsed.get(name); r != nil {
+		return r, nil
+	}
+	generation := s.generation()
+	r, err := s.role(ctx, name)
+	if err == nil && r != nil {
+		s.parsed.keep(name, r, func() bool { return s.generation() == generation })
+	}
+	return r, err
+}
+
+// leftTime returns when a client was last taken out of the configuration, zero for never.
+func (s *store) leftTime(ctx context.Context) (time.Time, error) {
+	left := &clientLeft{}
+	_, err := s.read(ctx, leftStorageKey, left)
+	return left.Time, err
+}
+
 // roleNames returns the names of all roles.
 func (s *store) roleNames(ctx context.Context) ([]string, error) {
 	return s.storage.List(ctx, rolesStoragePrefix)
@@ -177,6 +234,9 @@ func (s *store) key(ctx context.Context, name string) (*signingKey, error) {
 	}
 	if len(k.Versions) == 0 {
 		return nil, unreadableEntry(keysStoragePrefix + name)
+	}
+	if k.CreatedTime.IsZero() { // an earlier form had none
+		k.CreatedTime = k.Versions[0].CreatedTime
 	}
 	return k, nil
 }
@@ -232,14 +292,15 @@ func (s *store) requireKey(ctx context.Context, name string) error {
 	return err
 }
 
-// requireFreeKID refuses a kid that a key of this mount has: the server tells keys apart by it.
-func (s *store) requireFreeKID(ctx context.Context, kid string) error {
+// requireFreeKID refuses a kid that another key of this mount has than the one that is excepted: the server tells keys
+// apart by it.
+func (s *store) requireFreeKID(ctx context.Context, kid, except string) error {
 	keys, err := s.keys(ctx)
 	if err != nil {
 		return err
 	}
 	for name, k := range keys {
-		if slices.ContainsFunc(k.Versions, func(v keyVersion) bool { return v.KID == kid }) {
+		if name != except && slices.ContainsFunc(k.Versions, func(v keyVersion) bool { return v.KID == kid }) {
 			return fieldError("kid", "give another kid", "key %q has this kid", name)
 		}
 	}
@@ -286,10 +347,17 @@ func (s *store) keysRegisteredBy(ctx context.Context, role string) ([]string, er
 }
 
 // clients returns what is stored of a key's clients, which is nothing when there is no entry.
-func (s *store) clients(ctx context.Context, key string) (*storedClients, error) {
+func (s *store) clients(ctx context.Context, k *signingKey) (*storedClients, error) {
 	stored := &storedClients{}
-	_, err := s.read(ctx, clientsStoragePrefix+key, stored)
-	return stored, err
+	found, err := s.read(ctx, clientsStoragePrefix+k.name, stored)
+	if err != nil || found {
+		return stored, err
+	}
+	former := &formerClients{}
+	if found, err = s.read(ctx, formerClientsPrefix+k.name, former); err != nil || !found {
+		return stored, err
+	}
+	return former.upgrade(k), nil
 }
 
 // wrappingKey returns the mount's wrapping key, nil when none has been made. A stored key that can't be used is an

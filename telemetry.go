@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +44,9 @@ func (t *telemetry) transitions(key string, transitions []rotation.Transition) {
 // mintEnded counts how a mint ended, and announces when a role begins to fail at the server, and when that is over.
 func (t *telemetry) mintEnded(roleName string, took time.Duration, err error) {
 	t.metrics.mint(took, err)
+	if errors.Is(err, logical.ErrReadOnly) {
+		return // another node mints
+	}
 	fails, _ := mintPauses(err)
 	if err != nil && !fails || !t.trouble.change(roleName, fails) {
 		return

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Event is what may happen to a key: an answer of the server (Accepted, Rejected), or a step that the engine or an
+// Event is what may happen to a key: an answer of the server (Answered, Probed), or a step that the engine or an
 // operator takes (all others). Events are plain data.
 type Event interface {
 	// apply changes the draft, or returns what stands in the way. After an error the draft is of no use.
@@ -22,21 +22,10 @@ var (
 	ErrPendingExists = errors.New("there is a pending version already")
 	ErrNoPending     = errors.New("there is no pending version")
 	ErrNoSuchVersion = errors.New("there is no such version")
-	ErrPendingInUse  = errors.New("the pending version signs for a client already")
 	ErrNotRetired    = errors.New("the version is not retired")
-	ErrVersionInUse  = errors.New("the version signs for a client")
 	ErrDestroyed     = errors.New("the version is destroyed already")
+	ErrTooManyHeld   = errors.New("it holds as many versions as a key can, and each is still needed")
 )
-
-// NotAcceptedError stands in the way of Activate: the pending version was not accepted for all clients, or none is
-// known.
-type NotAcceptedError struct {
-	Waiting []Client // none when no client is known
-}
-
-func (e *NotAcceptedError) Error() string {
-	return "the pending version is not accepted for every client"
-}
 
 // Transition is one version's step from a state to the next.
 type Transition struct {
@@ -50,30 +39,55 @@ type Transition struct {
 // Apply returns the key after an event, and what has changed of the versions' states. The key itself stays as it is,
 // and the other one shares nothing with it. After an error the other one is empty.
 func (k Key) Apply(e Event, now time.Time) (Key, []Transition, error) {
-	return k.Replay([]At{{now, e}})
-}
-
-// At is an event and the time of it.
-type At struct {
-	Time  time.Time
-	Event Event
+	return k.Replay([]Event{e}, now)
 }
 
 // Replay is Apply for several events in their order. It ends at the first error.
-func (k Key) Replay(events []At) (Key, []Transition, error) {
-	d := draft{Key: k.clone()}
+func (k Key) Replay(events []Event, now time.Time) (Key, []Transition, error) {
+	d := draft{Key: k}
+	d.Versions = slices.Clone(k.Versions)
 	for _, e := range events {
-		if err := e.Event.apply(&d, e.Time); err != nil {
+		if err := e.apply(&d, now); err != nil {
 			return Key{}, nil, err
 		}
 	}
+	d.trim()
 	return d.Key, d.transitions, nil
 }
 
-// draft is a copy of a key, for events to change.
+// draft is a copy of a key, for events to change. Its clients are copied with the first change of them: there may be
+// thousands.
 type draft struct {
 	Key
+	ownsClients bool
 	transitions []Transition
+}
+
+// trim drops what would otherwise grow without end: the records of versions that were destroyed long ago.
+func (d *draft) trim() {
+	destroyed := len(d.Versions) - d.heldCount()
+	d.Versions = slices.DeleteFunc(d.Versions, func(v Version) bool {
+		if v.Held() || destroyed <= maxDestroyedKept {
+			return false
+		}
+		destroyed--
+		return true
+	})
+}
+
+// put replaces what is known of a client.
+func (d *draft) put(digest Digest, r Record) {
+	if !d.ownsClients {
+		d.Clients, d.ownsClients = maps.Clone(d.Clients), true
+		if d.Clients == nil {
+			d.Clients = Clients{}
+		}
+	}
+	if r.empty() {
+		delete(d.Clients, digest)
+		return
+	}
+	d.Clients[digest] = r
 }
 
 // step moves a version of the draft on.
@@ -82,11 +96,28 @@ func (d *draft) step(v *Version, to State, now time.Time, cause string) {
 	v.State = to
 	switch to {
 	case Active:
-		v.ActivatedTime = now
+		v.ActivatedTime, v.RetiredTime, v.GraceEnded = now, time.Time{}, false
 	case Retired:
 		v.RetiredTime = now
+	case Pending:
+		v.RetiredTime, v.GraceEnded = time.Time{}, false
 	case Destroyed:
 		v.DestroyedTime = now
+		d.forget(v.Number)
+	}
+}
+
+// forget drops what was observed of a version.
+func (d *draft) forget(version int) {
+	for digest, r := range d.Clients {
+		if r.verdict(version) == nil && r.Recorded != version {
+			continue
+		}
+		r = r.without(version)
+		if r.Recorded == version {
+			r.Recorded = 0
+		}
+		d.put(digest, r)
 	}
 }
 
@@ -99,87 +130,78 @@ func (d *draft) promote(now time.Time, cause string) {
 	d.step(pending, Active, now, cause)
 }
 
-// retiredUseStep is how much later a retired version's last use must be to be recorded again: each record is a write.
-const retiredUseStep = time.Hour
-
-// Accepted is the server's answer that it takes a version from a client: a token was minted with it.
-type Accepted struct {
-	Client  Client
-	Version int
+// Answered is what the server has said of versions for a client: which it takes, and which it rejects while it takes
+// another one.
+type Answered struct {
+	Client   Client
+	Verdicts []Verdict
 }
 
-func (e Accepted) apply(d *draft, now time.Time) error {
-	standing := d.standing(e.Client)
-	if standing == nil {
-		d.Clients.Standings = append(d.Clients.Standings, Standing{Client: e.Client})
-		standing = d.standing(e.Client)
-	}
-	if standing.Accepted != e.Version {
-		standing.Accepted, standing.AcceptedTime = e.Version, now
-	}
-	if standing.Probe.Version == e.Version {
-		standing.Probe = Probe{}
-	}
-	if v := d.get(e.Version); v != nil && v.State == Retired {
-		if last, known := d.Clients.RetiredUse[v.Number]; !known || now.Sub(last) >= retiredUseStep || now.Before(last) {
-			if d.Clients.RetiredUse == nil {
-				d.Clients.RetiredUse = map[int]time.Time{}
-			}
-			d.Clients.RetiredUse[v.Number] = now
-		}
-	}
-	return nil
-}
-
-// The pauses between two probes of the same version for the same client.
-const (
-	minProbePause = time.Minute
-	maxProbePause = 15 * time.Minute
-)
-
-// Rejected is the server's answer that it does not take a version from a client, or that it could not be asked. It
-// changes nothing for a client that is not known.
-type Rejected struct {
-	Client  Client
-	Version int
-	Answer  string // why, fit to be shown
-}
-
-func (e Rejected) apply(d *draft, now time.Time) error {
-	standing := d.standing(e.Client)
-	if standing == nil {
+// Rejections count together with a proof or not at all: without one, nothing tells them from a client that is broken.
+func (e Answered) apply(d *draft, now time.Time) error {
+	proves := slices.ContainsFunc(e.Verdicts, func(v Verdict) bool { return v.Taken && d.holds(v.Version) })
+	if !proves {
 		return nil
 	}
-	probe := &standing.Probe
-	if probe.Version != e.Version {
-		*probe = Probe{Version: e.Version, FirstTime: now}
+	r := d.Of(e.Client)
+	for _, v := range e.Verdicts {
+		if !d.holds(v.Version) {
+			continue
+		}
+		r = r.with(v)
+		if !v.Taken && r.Recorded == v.Version {
+			r.Recorded = 0
+		}
 	}
-	pause := min(minProbePause<<min(probe.Asked, 4), maxProbePause)
-	probe.Asked++
+	d.put(e.Client.Digest(), r)
+	if d.content(e.Client, now) {
+		r.Probe = Probe{}
+		d.put(e.Client.Digest(), r)
+	}
+	return nil
+}
+
+func (d *draft) holds(version int) bool {
+	v := d.get(version)
+	return v != nil && v.Held()
+}
+
+// Probed says that the server was asked about a client, and what came of it. What it has said of versions is told by
+// Answered before.
+type Probed struct {
+	Client  Client
+	Outcome Outcome // empty when the server took what was to be taken
+	Answer  string  // the last one, fit to be shown
+}
+
+func (e Probed) apply(d *draft, now time.Time) error {
+	wanted := d.wanted()
+	if wanted == nil {
+		return nil
+	}
+	r := d.Of(e.Client)
+	if e.Outcome == "" {
+		r.Probe = Probe{}
+		d.put(e.Client.Digest(), r)
+		return nil
+	}
+	probe := d.probed(r)
+	if probe.Outcome != e.Outcome {
+		probe.Outcome, probe.FirstTime = e.Outcome, now
+	}
+	pause := min(minProbePause<<min(probe.Count, 11), d.longestPause())
+	if e.Outcome == Broken {
+		pause = max(pause, brokenProbePause)
+	}
+	probe.Version = wanted.Number
+	probe.Count++
 	probe.LastTime, probe.NextTime, probe.Answer = now, now.Add(pause), e.Answer
+	r.Probe = probe
+	d.put(e.Client.Digest(), r)
 	return nil
 }
 
-// Prune drops what would otherwise stay for ever: clients that nothing is configured for any more and that would hold
-// a promotion up, and the use of versions that are not retired.
-type Prune struct {
-	Configured []Client // those that stay
-}
-
-func (e Prune) apply(d *draft, _ time.Time) error {
-	configured := make(map[Client]bool, len(e.Configured))
-	for _, client := range e.Configured {
-		configured[client] = true
-	}
-	d.Clients.Standings = slices.DeleteFunc(d.Clients.Standings, func(s Standing) bool { return !configured[s.Client] })
-	maps.DeleteFunc(d.Clients.RetiredUse, func(number int, _ time.Time) bool {
-		v := d.get(number)
-		return v == nil || v.State != Retired
-	})
-	return nil
-}
-
-// Add adds a version: pending, or active at once where nothing is active that it could take the place of.
+// Add adds a version: pending, or active at once where none is held that it could take the place of.
 type Add struct {
 	Version Version // its KID, Imported and CreatedTime; the rest is set here
 	Cause   string
@@ -189,12 +211,15 @@ func (e Add) apply(d *draft, _ time.Time) error {
 	if d.find(Pending) != nil {
 		return ErrPendingExists
 	}
+	if d.heldCount() >= MaxHeld {
+		return ErrTooManyHeld
+	}
 	v := e.Version
 	v.Number, v.State = 1, Pending
 	if len(d.Versions) > 0 {
 		v.Number = d.Versions[len(d.Versions)-1].Number + 1
 	}
-	if d.find(Active) == nil {
+	if d.heldCount() == 0 {
 		v.State, v.ActivatedTime = Active, v.CreatedTime
 	}
 	d.Versions = append(d.Versions, v)
@@ -202,43 +227,73 @@ func (e Add) apply(d *draft, _ time.Time) error {
 	return nil
 }
 
-// Settle does what has become due. It promotes the pending version when it was accepted for every known client, and
-// there is one; and it destroys retired versions whose grace is over and that no client needs.
-type Settle struct{}
+// Revive makes a retired version pending again. What is known of it stays.
+type Revive struct {
+	Version int
+	Cause   string
+}
 
-func (Settle) apply(d *draft, now time.Time) error {
-	d.settle(now)
+func (e Revive) apply(d *draft, now time.Time) error {
+	v := d.get(e.Version)
+	switch {
+	case v == nil:
+		return ErrNoSuchVersion
+	case v.State != Retired:
+		return ErrNotRetired
+	case d.find(Pending) != nil:
+		return ErrPendingExists
+	}
+	d.step(v, Pending, now, e.Cause)
 	return nil
 }
 
-func (d *draft) settle(now time.Time) {
-	if d.find(Pending) != nil && len(d.Clients.Standings) > 0 && len(d.Waiting()) == 0 {
-		d.promote(now, "accepted for every client")
+// Settle does what may be done by now: it promotes the pending version, destroys versions whose grace is over and that
+// nobody needs, and drops what is known of clients that left.
+type Settle struct{ Configuration Configuration }
+
+func (e Settle) apply(d *draft, now time.Time) error {
+	c := e.Configuration
+	if blockers, proven := d.PromotionBlockers(c, now); proven && len(blockers) == 0 {
+		d.record(c)
+		d.promote(now, "accepted by the server")
 	}
-	for i := range d.Versions {
-		v := &d.Versions[i]
-		if v.State == Retired && !now.Before(d.GraceEnd(*v)) && len(d.Needs(v.Number)) == 0 {
-			d.step(v, Destroyed, now, "the grace period is over")
+	if stop := c.Stop(now); stop != Go {
+		return nil
+	}
+	for _, number := range d.doomed(now) {
+		if len(d.DestructionBlockers(number, c, now)) == 0 {
+			d.step(d.get(number), Destroyed, now, "the grace period is over, and no client needs it")
+		}
+	}
+	configured := make(map[Digest]bool, len(c.Clients))
+	for _, client := range c.Clients {
+		configured[client.Digest()] = true
+	}
+	for digest := range d.Clients {
+		if !configured[digest] {
+			d.put(digest, Record{})
+		}
+	}
+	return nil
+}
+
+// record notes the version that signs so far for the clients that nothing is known for, so that it goes on signing.
+func (d *draft) record(c Configuration) {
+	active := d.find(Active)
+	if active == nil {
+		return
+	}
+	for _, client := range c.Clients {
+		if r := d.Of(client.Client); d.chosen(r, 0) == 0 {
+			r.Recorded = active.Number
+			d.put(client.Digest(), r)
 		}
 	}
 }
 
-// Activate is Settle for an operator who wants no version to be pending afterwards. The error is a NotAcceptedError.
-type Activate struct{}
+const forcedByOperator = "forced by an operator"
 
-func (Activate) apply(d *draft, now time.Time) error {
-	d.settle(now)
-	if d.find(Pending) == nil {
-		return nil
-	}
-	var waiting []Client
-	for _, standing := range d.Waiting() {
-		waiting = append(waiting, standing.Client)
-	}
-	return &NotAcceptedError{waiting}
-}
-
-// Force promotes the pending version without a proof. It counts as accepted for all known clients.
+// Force promotes the pending version without a proof. It signs for every client from then on.
 type Force struct{}
 
 func (Force) apply(d *draft, now time.Time) error {
@@ -246,77 +301,63 @@ func (Force) apply(d *draft, now time.Time) error {
 	if pending == nil {
 		return ErrNoPending
 	}
-	pending.Forced = len(d.Waiting()) > 0 || len(d.Clients.Standings) == 0
-	d.promote(now, "forced by an operator")
-	for i := range d.Clients.Standings {
-		standing := &d.Clients.Standings[i]
-		if standing.Accepted != pending.Number {
-			standing.Accepted, standing.AcceptedTime, standing.Probe = pending.Number, now, Probe{}
-		}
-	}
+	pending.Forced = true
+	d.promote(now, forcedByOperator)
 	return nil
 }
 
-// Abandon destroys the pending version, unless a client needs it already.
-type Abandon struct{}
+// Abandon makes the pending version a retired one whose grace is over.
+type Abandon struct {
+	Force bool // destroy it at once, whoever needs it
+}
 
-func (Abandon) apply(d *draft, now time.Time) error {
+func (e Abandon) apply(d *draft, now time.Time) error {
 	pending := d.find(Pending)
-	switch {
-	case pending == nil:
+	if pending == nil {
 		return ErrNoPending
-	case len(d.Needs(pending.Number)) > 0:
-		return ErrPendingInUse
 	}
-	d.step(pending, Destroyed, now, "abandoned by an operator")
+	d.step(pending, Retired, now, "abandoned by an operator")
+	pending.GraceEnded = true
+	if e.Force {
+		d.step(pending, Destroyed, now, forcedByOperator)
+	}
 	return nil
 }
 
-const retiredByOperator = "retired by an operator"
-
-// Retire ends the grace period of a retired version now, unless a client needs it.
-type Retire struct{ Version int }
+// Retire ends the grace period of a retired version, or of all of them.
+type Retire struct {
+	Version int  // 0 for all
+	Force   bool // destroy them at once, whoever needs them
+}
 
 func (e Retire) apply(d *draft, now time.Time) error {
 	v := d.get(e.Version)
 	switch {
+	case e.Version == 0 && d.find(Retired) == nil:
+		return ErrNotRetired
+	case e.Version == 0:
 	case v == nil:
 		return ErrNoSuchVersion
 	case v.State == Destroyed:
 		return ErrDestroyed
 	case v.State != Retired:
 		return ErrNotRetired
-	case len(d.Needs(v.Number)) > 0:
-		return ErrVersionInUse
 	}
-	d.step(v, Destroyed, now, retiredByOperator)
+	for i := range d.Versions {
+		v := &d.Versions[i]
+		if v.State != Retired || e.Version != 0 && v.Number != e.Version {
+			continue
+		}
+		v.GraceEnded = true
+		if e.Force {
+			d.step(v, Destroyed, now, forcedByOperator)
+		}
+	}
 	return nil
 }
 
-// RetireAll is Retire for every retired version that no client needs. It is an error when there is none.
-type RetireAll struct{}
-
-func (RetireAll) apply(d *draft, now time.Time) error {
-	destroyed, err := false, ErrNotRetired
-	for i := range d.Versions {
-		v := &d.Versions[i]
-		switch {
-		case v.State != Retired:
-		case len(d.Needs(v.Number)) > 0:
-			err = ErrVersionInUse
-		default:
-			d.step(v, Destroyed, now, retiredByOperator)
-			destroyed = true
-		}
-	}
-	if destroyed {
-		return nil
-	}
-	return err
-}
-
-// Compromise destroys a version at once, whoever needs it, and marks it compromised. If it was the active one, a
-// pending one takes its place unproved.
+// Compromise destroys a version at once, whoever needs it, and marks it compromised. If it was the active one, the
+// pending one takes its place unproved, else the newest retired one.
 type Compromise struct{ Version int }
 
 func (e Compromise) apply(d *draft, now time.Time) error {
@@ -330,9 +371,15 @@ func (e Compromise) apply(d *draft, now time.Time) error {
 	wasActive := v.State == Active
 	v.Compromised = true
 	d.step(v, Destroyed, now, "marked compromised by an operator")
-	if pending := d.find(Pending); wasActive && pending != nil {
-		pending.Forced = true
-		d.promote(now, "the active version was compromised")
+	if !wasActive {
+		return nil
+	}
+	next := d.find(Pending)
+	if next == nil {
+		next = d.find(Retired)
+	}
+	if next != nil {
+		d.step(next, Active, now, "the active version was compromised")
 	}
 	return nil
 }
