@@ -50,7 +50,7 @@ func TestAnswer(t *testing.T) {
 		"no path":    {logical.ErrUnsupportedPath, 0, ""},
 		"canceled":   {context.Canceled, 0, ""},
 		"coded":      {logical.CodedError(http.StatusTeapot, "x"), 0, ""},
-		"unusable":   {&unusableEntry{"config", "is unreadable"}, 0, ""},
+		"unusable":   {&unusableEntry{key: "config", problem: "is unreadable"}, 0, ""},
 		"closed":     {tokencache.ErrClosed, 0, ""},
 		"no failure": {nil, 0, ""},
 	} {

@@ -184,7 +184,7 @@ var goldenKey = once(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := k.add(v, "made by a test"); err != nil {
+	if _, err := k.bring(v, "made by a test"); err != nil {
 		return nil, err
 	}
 	k.setSchemaVersion()

@@ -20,7 +20,7 @@ import (
 )
 
 // history is a mount to which random things happen, and a small model of what has to hold: what Redox holds of each
-// client, and what each last minted with.
+// client, and who could mint.
 type history struct {
 	*mount
 	random *rand.Rand
@@ -28,7 +28,7 @@ type history struct {
 
 	jwks   map[string]string          // of every version there ever was, by kid
 	redox  map[string]map[string]bool // kids by client ID
-	minted map[string]string          // kid of the last token by client ID, as long as it stays at Redox
+	could  map[string]bool            // whether Redox knew a version of a client that was held before the last step
 }
 
 var clients = map[string]string{"client-1": "token", "client-2": "token/two"}
@@ -36,7 +36,7 @@ var clients = map[string]string{"client-1": "token", "client-2": "token/two"}
 func newHistory(t *testing.T, seed uint64) *history {
 	h := &history{
 		mount: newReadyMount(t), random: rand.New(rand.NewPCG(seed, 1)),
-		jwks: map[string]string{}, redox: map[string]map[string]bool{}, minted: map[string]string{},
+		jwks: map[string]string{}, redox: map[string]map[string]bool{}, could: map[string]bool{},
 	}
 	h.write("roles/two", map[string]any{"client_id": "client-2"})
 	first := h.read("keys/main")["kid"].(string)
@@ -49,8 +49,8 @@ func newHistory(t *testing.T, seed uint64) *history {
 
 func (h *history) fail(format string, arguments ...any) {
 	h.t.Helper()
-	h.t.Fatalf("%s\nstates: %s, Redox: %v, minted: %v\nlast steps: %s", fmt.Sprintf(format, arguments...),
-		h.states("main"), h.redox, h.minted, strings.Join(h.steps[max(0, len(h.steps)-25):], ", "))
+	h.t.Fatalf("%s\nstates: %s, Redox: %v, could mint: %v\nlast steps: %s", fmt.Sprintf(format, arguments...),
+		h.states("main"), h.redox, h.could, strings.Join(h.steps[max(0, len(h.steps)-25):], ", "))
 }
 
 // learn takes the JWKs of new versions into the model.
@@ -70,9 +70,7 @@ func (h *history) setKids(client string, kids ...string) {
 		jwks = append(jwks, h.jwks[kid])
 	}
 	h.setJWKs(client, jwks...)
-	if !h.redox[client][h.minted[client]] {
-		delete(h.minted, client)
-	}
+	h.could[client] = false // until it is looked at again
 }
 
 // held gives the kids of the versions that are not destroyed.
@@ -101,7 +99,6 @@ func (h *history) mint(client string) {
 		if token, _ := response.Data["access_token"].(string); !h.redox[client][kid] || !h.mount.redox.IsLive(token) {
 			h.fail("%s got a token of kid %s", client, kid)
 		}
-		h.minted[client] = kid
 		h.passNow() // the mint wakes the worker if it learned something
 	}
 }
@@ -158,9 +155,6 @@ func (h *history) step() string {
 		what = "time passes"
 	case 9:
 		h.storage.onEach(nil)
-		if len(h.keys.observed.byKey["main"]) > 0 {
-			clear(h.minted) // a crash between a mint and the worker: the next mint finds out again
-		}
 		h.restart()
 		return "restart"
 	case 10, 11:
@@ -170,11 +164,11 @@ func (h *history) step() string {
 	case 12:
 		h.storage.onEach(nil)
 		h.setKids(client, kid)
+		h.clock.advance(time.Hour) // what the server said before counts for an hour
 		return fmt.Sprintf("JWK set of %s replaced by %s", client, kid[:6])
 	case 13:
 		if h.random.IntN(4) == 0 {
 			what = post("keys/main/activate", map[string]any{"force": true})
-			clear(h.minted) // what is forced is nobody's promise
 		}
 	}
 	return what + " " + fault
@@ -183,10 +177,12 @@ func (h *history) step() string {
 // check looks at what must hold when nothing is under way.
 func (h *history) check() {
 	held := h.held()
-	for client := range h.minted {
-		if !slices.ContainsFunc(held, func(kid string) bool { return h.redox[client][kid] }) {
+	for client := range clients {
+		knows := slices.ContainsFunc(held, func(kid string) bool { return h.redox[client][kid] })
+		if h.could[client] && !knows {
 			h.fail("%s could mint, and what Redox knows of it is destroyed", client)
 		}
+		h.could[client] = knows
 	}
 	var stored struct {
 		Versions []struct {

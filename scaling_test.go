@@ -452,7 +452,7 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := defaultKey()
-	if _, err := k.add(version, ""); err != nil {
+	if _, err := k.bring(version, ""); err != nil {
 		t.Fatal(err)
 	}
 	sets, err := k.published()
