@@ -85,14 +85,15 @@ func TestEventsOfARotation(t *testing.T) {
 	m.write("keys/main/activate", nil)
 	m.wantAnnounced("activate",
 		step("1", "active", "retired", "succeeded by another version"),
-		step("2", "pending", "active", "accepted for every client"))
+		step("2", "pending", "active", "accepted by the server"))
 	m.write("keys/main/rotate", nil)
 	m.write("keys/main/abandon", nil)
 	m.write("keys/main/retire", nil)
 	m.wantAnnounced("abandon and retire",
 		step("3", "", "pending", "rotated by an operator"),
-		step("3", "pending", "destroyed", "abandoned by an operator"),
-		step("1", "retired", "destroyed", "retired by an operator"))
+		step("3", "pending", "retired", "abandoned by an operator"),
+		step("3", "retired", "destroyed", "the grace period is over, and no client needs it"),
+		step("1", "retired", "destroyed", "the grace period is over, and no client needs it"))
 }
 
 // Only changes are told, not each failure: readers of a broken role can be many.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/compressutil"
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -445,7 +446,19 @@ func (s *watchedStorage) readCount() int {
 func (s *watchedStorage) written() []logical.StorageEntry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]logical.StorageEntry(nil), s.entries...)
+	entries := slices.Clone(s.entries)
+	for i := range entries {
+		entries[i].Value = plain(entries[i].Value)
+	}
+	return entries
+}
+
+// plain returns an entry's value, decompressed if it is compressed.
+func plain(value []byte) []byte {
+	if text, notCompressed, err := compressutil.Decompress(value); err == nil && !notCompressed {
+		return text
+	}
+	return value
 }
 
 // snapshot returns what is stored now, uncounted.
@@ -455,7 +468,7 @@ func (s *watchedStorage) snapshot() map[string]string {
 	keys, _ := logical.CollectKeys(ctx, s.inner)
 	for _, key := range keys {
 		if entry, _ := s.inner.Get(ctx, key); entry != nil {
-			stored[key] = string(entry.Value)
+			stored[key] = string(plain(entry.Value))
 		}
 	}
 	return stored

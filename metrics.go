@@ -217,7 +217,7 @@ func (m *metrics) transition(t rotation.Transition) {
 		m.rotation(rotationStarted)
 	case t.From == rotation.Pending && t.To == rotation.Active:
 		m.rotation(rotationCompleted)
-	case t.From == rotation.Pending && t.To == rotation.Destroyed:
+	case t.From == rotation.Pending:
 		m.rotation(rotationAbandoned)
 	}
 }

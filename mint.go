@@ -238,7 +238,7 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 		if v == nil {
 			m.readKeyAgain(ctx, &own)
 			if v = own.next(asked); v == nil {
-				m.searches.failed(&own, m.now())
+				m.searches.failed(&own, m.now(), rejected)
 				return nil, rejected
 			}
 		}
@@ -306,8 +306,12 @@ type search struct{ key, clientID, tokenURL, scope, jku string }
 // vain is a search that found nothing.
 type vain struct {
 	at     tokencache.Instant
-	newest int // version: a new one is worth another search
+	newest int    // version: a new one is worth another search
+	answer string // to the version that signs
 }
+
+// vainKept is how long a search in vain is remembered, to be shown.
+const vainKept = 24 * time.Hour
 
 func (c *resolved) search() search {
 	return search{c.Key, c.ClientID, c.tokenURL(), c.Scope, c.JKU}
@@ -322,14 +326,27 @@ func (s *searches) rest(c *resolved, now tokencache.Instant) bool {
 }
 
 // failed notes that a role's search was in vain.
-func (s *searches) failed(c *resolved, now tokencache.Instant) {
+func (s *searches) failed(c *resolved, now tokencache.Instant, answer error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.inVain, func(_ search, last vain) bool { return last.at.Age(now) >= searchRest })
+	maps.DeleteFunc(s.inVain, func(_ search, last vain) bool { return last.at.Age(now) >= vainKept })
 	if s.inVain == nil {
 		s.inVain = map[search]vain{}
 	}
-	s.inVain[c.search()] = vain{now, c.key.newest().Number}
+	s.inVain[c.search()] = vain{now, c.key.newest().Number, answer.Error()}
+}
+
+// vainFor returns the searches with a key that were in vain, by client, with the answer.
+func (s *searches) vainFor(key string) map[rotation.Client]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	answers := map[rotation.Client]string{}
+	for search, last := range s.inVain {
+		if search.key == key {
+			answers[rotation.Client{ClientID: search.clientID, TokenURL: search.tokenURL}] = last.answer
+		}
+	}
+	return answers
 }
 
 // succeeded notes that Redox takes a version from a role.

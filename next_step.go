@@ -19,6 +19,7 @@ type waiting struct {
 	k       *keySnapshot
 	key     rotation.Key
 	clients *keyClients
+	vain    map[rotation.Client]string // clients whose mints found no version that Redox takes, with the answer
 	now     time.Time
 }
 
@@ -127,9 +128,9 @@ func (w *waiting) untilPromoted() string {
 	case !enabled:
 		return "No client ID that is enabled uses the key, so there is nobody to ask Redox for: name the key in config or in a role, or enable one." + force
 	case len(by(rotation.IsRejected)) == 0 && len(by(rotation.GaveNoAnswer)) > 0:
-		return "Redox gives no answer" + aboutThem(by(rotation.GaveNoAnswer)) + ": see that Vault reaches it; it is asked again, and after a day it is not waited for."
+		return "Redox gives no answer" + named("about", by(rotation.GaveNoAnswer)) + ": see that Vault reaches it; it is asked again, and after a day it is not waited for."
 	case len(blockers) == 0 && !proven:
-		return "Redox takes no version from any client ID that uses the key" + aboutThem(w.broken()) + ": mend the client ID or its API key, or add or enable another one." + force
+		return "Redox takes no version" + named("from", w.broken()) + ": mend the client ID or its API key, or add or enable another one." + force
 	}
 	then := " It takes over by itself once Redox takes it, at most 15 minutes later; " + path + "/activate tries at once."
 	switch w.k.Registration {
@@ -153,8 +154,8 @@ func (w *waiting) broken() []rotation.Blocker {
 	return broken
 }
 
-// aboutThem names clients and the answer about the first of them.
-func aboutThem(blockers []rotation.Blocker) string {
+// named names clients after a preposition, with the answer about the first of them.
+func named(preposition string, blockers []rotation.Blocker) string {
 	if len(blockers) == 0 {
 		return ""
 	}
@@ -166,7 +167,7 @@ func aboutThem(blockers []rotation.Blocker) string {
 	if answer != "" {
 		answer = " (" + inShort(answer) + ")"
 	}
-	return " about client ID " + someOf(clientIDs) + answer
+	return " " + preposition + " client ID " + someOf(clientIDs) + answer
 }
 
 // untilDestroyed says what keeps a version whose grace is over.
@@ -191,12 +192,12 @@ func (w *waiting) untilDestroyed(v rotation.Version) string {
 	}
 	switch asked[0].Reason {
 	case rotation.GaveNoAnswer:
-		return kept + "Redox gives no answer" + aboutThem(asked) + ". See that Vault reaches it; it is asked again." + force
+		return kept + "Redox gives no answer" + named("about", asked) + ". See that Vault reaches it; it is asked again." + force
 	case rotation.IsBroken:
-		return kept + "Redox takes no version" + aboutThem(asked) + ". Mend the client ID or its API key, or delete the role; then keys/" +
+		return kept + "Redox takes no version" + named("from", asked) + ". Mend the client ID or its API key, or delete the role; then keys/" +
 			w.k.name + "/retire asks at once." + force
 	}
-	return kept + "Redox rejects its successor" + aboutThem(asked) + ". Register public_jwk at that OAuth API key; then keys/" + w.k.name + "/retire asks at once." + force
+	return kept + "Redox rejects its successor" + named("from", asked) + ". Register public_jwk at that OAuth API key; then keys/" + w.k.name + "/retire asks at once." + force
 }
 
 // ofActive says what is wrong with a key that waits for nothing.
@@ -206,6 +207,12 @@ func (w *waiting) ofActive() string {
 		if w.key.Of(client.Client).Rejects(active.Number) {
 			return fmt.Sprintf("Client ID %s: Redox rejects the active version, and takes version %d. Register public_jwk at that OAuth API key; "+
 				"or, if this Vault was restored from an older state, write to keys/%s/rotate.", client.ClientID, w.key.Signing(client.Client), w.k.name)
+		}
+		answer, isVain := w.vain[client.Client]
+		if at, proven := w.key.Of(client.Client).Proven(active.Number); isVain && proven {
+			return fmt.Sprintf("Client ID %s: Redox takes no version any more, and did at %s (%s). The kid was taken away there, the API key was disabled, or "+
+				"Redox can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/%s/rotate.",
+				client.ClientID, formatTime(at), inShort(answer), w.k.name)
 		}
 	}
 	return ""

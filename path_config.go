@@ -218,10 +218,10 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		if err := w.requireKey(ctx, c.Key); err != nil {
 			return err
 		}
+		defer b.minter.tokens.DropAll() // also after a failed Put: it may have been carried out
 		if err := w.configChanges(ctx, &before, c, b.now().Wall); err != nil {
 			return err
 		}
-		defer b.minter.tokens.DropAll() // also after a failed Put: it may have been carried out
 		return w.put(ctx, configStorageKey, c)
 	})
 	if err != nil {
@@ -246,11 +246,11 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 			return fieldError("", "delete those roles first, or write the fields you want to change",
 				"the configuration can't be deleted: roles inherit from it (%s)", someOf(roles))
 		}
+		deleted = true
+		defer b.minter.tokens.DropAll()
 		if err := w.configChanges(ctx, c, defaultConfig(), b.now().Wall); err != nil {
 			return err
 		}
-		deleted = true
-		defer b.minter.tokens.DropAll()
 		return w.delete(ctx, configStorageKey)
 	})
 	if err != nil || !deleted {

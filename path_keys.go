@@ -166,6 +166,10 @@ func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *fram
 	if err != nil {
 		return nil, err
 	}
+	clients, err := b.maintainer.directory.of(ctx, name) // to answer with, read while nothing is changed yet
+	if err != nil {
+		return nil, err
+	}
 	var generated *keyVersion
 	if there == nil {
 		// Before the write: an RSA key takes a while, and nobody need wait for it.
@@ -206,7 +210,7 @@ func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *fram
 	if updated {
 		b.telemetry.changed(eventKeyUpdate, req.Path, req.Operation, "key", name)
 	}
-	return b.showKey(ctx, k)
+	return b.showKeyOf(k, clients)
 }
 
 // generateVersion makes the key pair that the request describes, with defaults for what it leaves open. Zero bits

@@ -195,6 +195,10 @@ func (b *backend) keyImport(ctx context.Context, _ *logical.Request, data *frame
 		return nil, err
 	}
 
+	clients, err := b.maintainer.directory.of(ctx, name) // to answer with, read while nothing is changed yet
+	if err != nil {
+		return nil, err
+	}
 	k, err := b.keys.edit(ctx, name, func(_ *writing, k *signingKey) (*edit, error) {
 		if isGiven(data, "deletion_allowed") {
 			k.DeletionAllowed, _ = data.Get("deletion_allowed").(bool)
@@ -204,7 +208,7 @@ func (b *backend) keyImport(ctx context.Context, _ *logical.Request, data *frame
 	if err != nil {
 		return nil, err
 	}
-	response, err := b.showKey(ctx, k)
+	response, err := b.showKeyOf(k, clients)
 	if err != nil {
 		return nil, err
 	}

@@ -127,6 +127,10 @@ func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *frame
 	if k.in(rotation.Pending) != nil { // before the costly part; what holds is decided below
 		return nil, explain(k, rotation.ErrPendingExists)
 	}
+	clients, err := b.maintainer.directory.of(ctx, name) // to answer with, read while nothing is changed yet
+	if err != nil {
+		return nil, err
+	}
 	next, err := b.generateVersion(data, k.newest().Algorithm, k.newest().rsaBits())
 	if err != nil {
 		return nil, err
@@ -137,7 +141,10 @@ func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *frame
 		}
 		return &edit{version: next, cause: "rotated by an operator"}, nil
 	})
-	return b.showChanged(ctx, after, err)
+	if err != nil {
+		return nil, err
+	}
+	return b.showKeyOf(after, clients)
 }
 
 func (b *backend) keyActivate(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -156,7 +163,7 @@ func (b *backend) keyActivate(ctx context.Context, _ *logical.Request, data *fra
 	if err != nil {
 		return nil, err
 	}
-	response, err := b.showKey(ctx, after)
+	response, err := b.showChanged(ctx, after, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -49,12 +49,17 @@ func keyShownFields() map[string]*framework.FieldSchema {
 	return shown
 }
 
-// showChanged is showKey for the result of a change.
+// showChanged is showKey for the result of a change. The change is done, so it is no error when the clients can't be found.
 func (b *backend) showChanged(ctx context.Context, k *keySnapshot, err error) (*logical.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.showKey(ctx, k)
+	response, err := b.showKey(ctx, k)
+	if err != nil {
+		b.telemetry.logger.Error("a key was changed, but its clients can't be found", "key", k.name, "error", err)
+		return b.showKeyOf(k, &keyClients{})
+	}
+	return response, nil
 }
 
 // showKey answers with the settings and the public side of a key, and with what a rotation waits for.
@@ -63,7 +68,11 @@ func (b *backend) showKey(ctx context.Context, k *keySnapshot) (*logical.Respons
 	if err != nil {
 		return nil, err
 	}
-	waiting := &waiting{k, k.rotation(), clients, b.now().Wall}
+	return b.showKeyOf(k, clients)
+}
+
+func (b *backend) showKeyOf(k *keySnapshot, clients *keyClients) (*logical.Response, error) {
+	waiting := &waiting{k, k.rotation(), clients, b.minter.searches.vainFor(k.name), b.now().Wall}
 	data := showRows(keyRows, k.signingKey)
 	for name := range keyShown {
 		data[name] = ""

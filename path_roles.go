@@ -167,10 +167,10 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 		if err := w.requireKey(ctx, r.Key); err != nil {
 			return err
 		}
+		defer b.minter.tokens.Drop(name) // also after a failed Put: it may have been carried out
 		if err := w.roleChanges(ctx, before, r, b.now().Wall); err != nil {
 			return err
 		}
-		defer b.minter.tokens.Drop(name) // also after a failed Put: it may have been carried out
 		return w.put(ctx, rolesStoragePrefix+name, r)
 	})
 	if err != nil {
@@ -195,11 +195,11 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 		if len(managed) > 0 {
 			return fieldError("name", "name another role there first", "role %q is the platform_role of %s", name, someOf(managed))
 		}
+		deleted = true
+		defer b.minter.tokens.Drop(name)
 		if err := w.roleChanges(ctx, r, nil, b.now().Wall); err != nil {
 			return err
 		}
-		deleted = true
-		defer b.minter.tokens.Drop(name)
 		return w.delete(ctx, rolesStoragePrefix+name)
 	})
 	if err != nil || !deleted {
