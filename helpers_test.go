@@ -369,6 +369,13 @@ func (c *testClock) now() tokencache.Instant {
 
 func (c *testClock) wall() time.Time { return c.now().Wall }
 
+// setWall sets the wall clock alone ahead, or back.
+func (c *testClock) setWall(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.instant.Wall = c.instant.Wall.Add(d)
+}
+
 func (c *testClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
