@@ -688,35 +688,48 @@ func TestPlatformOnReadOnlyNode(t *testing.T) {
 	m.wantRegistered("client-1", "foreign", first, second)
 }
 
-// TestPlatformWithUnusableAcceptance: mints and reads go on, the entry stays as it is, and the log names it.
-func TestPlatformWithUnusableAcceptance(t *testing.T) {
-	for _, unusable := range []string{"not JSON", `{"schema_version":99}`} {
-		m := newPlatformMount(t)
-		first := m.read("keys/main")["kid"]
-		second := m.write("keys/main/rotate", nil)["pending_kid"]
-		const entry = clientsStoragePrefix + "main"
-		good := m.storage.snapshot()[entry]
-		m.plant(entry, unusable)
-		m.restart()
-		m.proxy.sent()
-		m.tick(time.Minute)
-		if _, err := m.failed(logical.UpdateOperation, "keys/main/register", nil); !strings.Contains(err.Error(), entry) {
-			t.Errorf("register failed with %v", err)
-		}
-		if m.storage.snapshot()[entry] != unusable || !strings.Contains(m.log.String(), entry) {
-			t.Error("the entry was replaced, or the log does not name it")
-		}
-		if sent := m.proxy.sent(); len(sent) != 0 {
-			t.Errorf("sent %v", sent)
-		}
-		if kid := m.signsWith("token"); kid != first {
-			t.Errorf("%v signs", kid)
-		}
-		m.plant(entry, good)
-		m.tick(time.Minute)
-		m.wantRegistered("client-1", "foreign", first, second)
-		m.wantStates("main", "retired active")
+// TestPlatformWithUnusableClients: mints and reads go on with what a newer version of the plugin has stored of the clients;
+// the entry stays as it is, nothing is promoted, and the log names it.
+func TestPlatformWithUnusableClients(t *testing.T) {
+	m := newPlatformMount(t)
+	first := m.read("keys/main")["kid"]
+	second := m.write("keys/main/rotate", nil)["pending_kid"]
+	const entry, unusable = clientsStoragePrefix + "main", `{"schema_version":99}`
+	good := m.storage.snapshot()[entry]
+	m.plant(entry, unusable)
+	m.restart()
+	m.proxy.sent()
+	m.tick(time.Minute)
+	if _, err := m.failed(logical.UpdateOperation, "keys/main/register", nil); !strings.Contains(err.Error(), entry) {
+		t.Errorf("register failed with %v", err)
 	}
+	if m.storage.snapshot()[entry] != unusable || !strings.Contains(m.log.String(), entry) {
+		t.Error("the entry was replaced, or the log does not name it")
+	}
+	if sent := m.proxy.sent(); len(sent) != 0 {
+		t.Errorf("sent %v", sent)
+	}
+	if kid := m.signsWith("token"); kid != first {
+		t.Errorf("%v signs", kid)
+	}
+	m.plant(entry, good)
+	m.tick(time.Minute)
+	m.wantRegistered("client-1", "foreign", first, second)
+	m.wantStates("main", "retired active")
+}
+
+// TestPlatformWithUnreadableClients: what is unreadable is learned anew.
+func TestPlatformWithUnreadableClients(t *testing.T) {
+	m := newPlatformMount(t)
+	first := m.read("keys/main")["kid"]
+	second := m.write("keys/main/rotate", nil)["pending_kid"]
+	m.plant(clientsStoragePrefix+"main", "not JSON")
+	m.restart()
+	for range 3 {
+		m.tick(time.Minute)
+	}
+	m.wantRegistered("client-1", "foreign", first, second)
+	m.wantStates("main", "retired active")
 }
 
 // platformRotation does a whole rotation through the Platform API. Between its steps, the key signs. interrupted runs
