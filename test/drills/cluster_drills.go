@@ -210,9 +210,9 @@ func restored(d *report) {
 	r := read(d, m, d.in.servers...)
 	// keys/main tells of it before the engine's worker has stored it.
 	uuid := d.must2(leader.must("GET", "sys/mounts/"+m.path, nil)).Data["uuid"]
-	d.must(await("the acceptance to be stored", func() bool {
-		a, err := leader.Do(context.Background(), "GET", fmt.Sprintf("sys/raw/logical/%s/acceptance/main", uuid), nil)
-		return err == nil && strings.Contains(fmt.Sprint(a.Data["value"]), `"accepted":1,`)
+	d.must(await("the proof to be stored", func() bool {
+		a, err := leader.Do(context.Background(), "GET", fmt.Sprintf("sys/raw/logical/%s/clients/main", uuid), nil)
+		return err == nil && strings.Contains(fmt.Sprint(a.Data["value"]), `"version":1,"taken":true`)
 	}))
 	snapshot := d.must2(leader.must("GET", "sys/storage/raft/snapshot", nil))
 	pending := d.must2(leader.must("POST", m.path+"/keys/main/rotate", nil)).Data

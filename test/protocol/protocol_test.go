@@ -123,7 +123,7 @@ func (s *server) live(redox *sandbox.Server) {
 	// Once a minute the server asks for periodic work. What the mints have learned is stored then, if not before.
 	s.request(logical.RollbackOperation, "", nil)
 	s.await("the worker to store what was accepted", func() bool {
-		entry, err := s.storage.Get(s.t.Context(), "acceptance/main")
+		entry, err := s.storage.Get(s.t.Context(), "clients/main")
 		return err == nil && entry != nil
 	})
 
