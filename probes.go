@@ -146,11 +146,14 @@ func (m *maintainer) probeRole(ctx context.Context, s *keySnapshot, client rotat
 			break
 		}
 	}
-	if !taken {
-		result.news = nil // nothing tells the rejections from a client that is broken
-		if result.outcome == rotation.Rejected {
-			result.outcome = rotation.Broken
-		}
+	wanted, _ := key.Wanted()
+	switch {
+	case !taken && result.outcome == rotation.Rejected:
+		result.news, result.outcome = nil, rotation.Broken // nothing tells the rejections from a client that is broken
+	case !taken:
+		result.news = nil
+	case result.outcome == rotation.Rejected && result.news[wanted.Number].taken:
+		result.outcome, result.answer, result.err = "", "", nil // an older version is rejected, which nobody waits for
 	}
 	return result, nil
 }

@@ -26,9 +26,9 @@ type history struct {
 	random *rand.Rand
 	steps  []string
 
-	jwks   map[string]string          // of every version there ever was, by kid
-	redox  map[string]map[string]bool // kids by client ID
-	could  map[string]bool            // whether Redox knew a version of a client that was held before the last step
+	jwks  map[string]string          // of every version there ever was, by kid
+	redox map[string]map[string]bool // kids by client ID
+	could map[string]bool            // whether Redox knew a version of a client that was held before the last step
 }
 
 var clients = map[string]string{"client-1": "token", "client-2": "token/two"}

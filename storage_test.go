@@ -164,7 +164,7 @@ func goldenRotationLoadsAndWorks(t *testing.T, entries map[string]string) {
 		"client-1 token_url": tokenURL, "client-1 version": 2, "client-1 kid": "golden-kid-2", "client-1 proof": "proven",
 		"client-1 proven_time": "2026-01-02T03:04:05Z", "client-1 rejected_versions": "[]",
 		"client-2 token_url": tokenURL, "client-2 version": 1, "client-2 kid": "golden-kid-1", "client-2 proof": "proven",
-		"client-2 proven_time": "2026-01-02T13:04:05Z",
+		"client-2 proven_time":    "2026-01-02T13:04:05Z",
 		"client-1 registration 0": "golden-kid-2: registered", "client-1 registration 1": nil, "client-2 registration 1": nil,
 	} {
 		if shown[field] != want {

@@ -248,7 +248,7 @@ func (e Revive) apply(d *draft, now time.Time) error {
 }
 
 // Settle does what may be done by now: it promotes the pending version, destroys versions whose grace is over and that
-// nobody needs, and drops what is known of clients that left.
+// nobody needs, and drops what is known of clients that left, and of versions that an operator has destroyed.
 type Settle struct{ Configuration Configuration }
 
 func (e Settle) apply(d *draft, now time.Time) error {
@@ -269,9 +269,13 @@ func (e Settle) apply(d *draft, now time.Time) error {
 	for _, client := range c.Clients {
 		configured[client.Digest()] = true
 	}
-	for digest := range d.Clients {
-		if !configured[digest] {
+	for digest, r := range d.Clients {
+		switch {
+		case !configured[digest]:
 			d.put(digest, Record{})
+		case slices.ContainsFunc(r.Verdicts, func(v Verdict) bool { return !d.holds(v.Version) }):
+			r.Verdicts = slices.DeleteFunc(slices.Clone(r.Verdicts), func(v Verdict) bool { return !d.holds(v.Version) })
+			d.put(digest, r)
 		}
 	}
 	return nil
