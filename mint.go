@@ -252,7 +252,7 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 		case err == nil:
 			news[v.Number] = heard{taken: true, at: requestedAt}
 			m.keys.observeMint(own.key.signingKey, own.client(), news)
-			m.searches.succeeded(&own)
+			m.searches.forget(&own)
 			result := &exchanged{token: answer, requestedAt: requestedAt, kid: v.KID}
 			if rejected != nil {
 				result.warning = fmt.Sprintf("Redox did not take the version of key %q that was to sign, so version %d with kid %s signed: "+
@@ -349,8 +349,8 @@ func (s *searches) vainFor(key string) map[rotation.Client]string {
 	return answers
 }
 
-// succeeded notes that Redox takes a version from a role.
-func (s *searches) succeeded(c *resolved) {
+// forget drops what is remembered of a role: Redox takes a version from it, or somebody wants to know.
+func (s *searches) forget(c *resolved) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.inVain, c.search())

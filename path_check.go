@@ -75,6 +75,7 @@ func (b *backend) check(ctx context.Context, _ *logical.Request, data *framework
 		"kid":       c.next(nil).KID,
 		"token_url": c.tokenURL(),
 	}
+	b.minter.searches.forget(c) // what was mended there is to be found at once
 	result, err := b.minter.exchange(ctx, c)
 	if remote := (*redox.Error)(nil); errors.As(err, &remote) {
 		learned["cause"], learned["action"] = remote.Cause, remote.Action
