@@ -244,6 +244,7 @@ func (d *dialog) useKeys() {
 	if data := d.do("GET", "keys/main/clients?limit=10", nil); !strings.Contains(fmt.Sprint(data["clients"]), ": registered") {
 		d.t.Errorf("nothing was registered, so that the answer shows no registration: %v", data)
 	}
+	d.do("GET", "keys/main/clients/?list=true", nil)
 	d.do("GET", "keys/main/versions", nil)
 	d.do("GET", "keys/main/versions/?list=true", nil)
 }
