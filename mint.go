@@ -43,6 +43,8 @@ type minter struct {
 
 	tokens      *tokencache.Cache[*token]
 	connections connections
+	// send asks the server for a token. Nil, as in production, is over the connection.
+	send func(context.Context, redox.TokenRequest) (*redox.Token, error)
 }
 
 func newMinter(s *store, keys *keyring, n *node, t *telemetry, now func() tokencache.Instant) *minter {
@@ -180,12 +182,16 @@ func (m *minter) sign(ctx context.Context, roleName string) (*signed, error) {
 
 // request asks the server for a token with one version. It also returns the moment before the request that succeeded.
 func (m *minter) request(ctx context.Context, c *roleConfig, key *privatekey.Key, kid string) (*redox.Token, tokencache.Instant, error) {
-	connection, err := m.connections.get(c.CAPEM, m.now)
-	if err != nil {
-		return nil, tokencache.Instant{}, err
+	send := m.send
+	if send == nil {
+		connection, err := m.connections.get(c.CAPEM, m.now)
+		if err != nil {
+			return nil, tokencache.Instant{}, err
+		}
+		send = connection.RequestToken
 	}
 	var requestedAt tokencache.Instant
-	answer, err := connection.RequestToken(ctx, redox.TokenRequest{
+	answer, err := send(ctx, redox.TokenRequest{
 		TokenURL:   c.tokenURL(),
 		Scope:      c.Scope,
 		Timeout:    c.RequestTimeout,
