@@ -5,6 +5,9 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -24,6 +27,7 @@ import (
 
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
+	"vault-plugin-secrets-redox/internal/testkeys"
 	"vault-plugin-secrets-redox/internal/world"
 )
 
@@ -67,7 +71,7 @@ func (m worldMemory) readable() any {
 // remake makes a node anew from what is stored, and all that it remembers is lost. Only its paths stay, which are costly.
 func (e *worldEngine) remake(n int) {
 	b := e.nodes[n]
-	b.store = newStore(e.storage)
+	b.store = newStore(&worldView{e.storage, e, n})
 	b.keys = newKeyring(b.store, b.now, b.telemetry.logger, b.keyChanged)
 	b.minter = newMinter(b.store, b.keys, &node{e.systems[n]}, b.telemetry, b.now)
 	b.minter.send = func(_ context.Context, r redox.TokenRequest) (*redox.Token, error) { return e.send(n, r) }
@@ -86,8 +90,31 @@ type worldEngine struct {
 	storage  *worldStorage
 	clock    *testClock
 	hooks    world.Hooks
-	acting   int // the node that does the step
-	seen     *worldSnapshot
+}
+
+// worldView is the storage as a node has it. The others are told of its writes, as Vault does.
+type worldView struct {
+	*worldStorage
+	engine *worldEngine
+	node   int
+}
+
+func (v *worldView) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	defer v.tell(entry.Key)
+	return v.worldStorage.Put(ctx, entry)
+}
+
+func (v *worldView) Delete(ctx context.Context, key string) error {
+	defer v.tell(key)
+	return v.worldStorage.Delete(ctx, key)
+}
+
+func (v *worldView) tell(key string) {
+	for n, b := range v.engine.nodes {
+		if n != v.node {
+			b.invalidate(context.Background(), key)
+		}
+	}
 }
 
 // worldStorage can crash between two writes, and be interrupted before a read.
@@ -271,16 +298,11 @@ func (e *worldEngine) New(s *world.Scenario) error {
 		e.nodes, e.systems = append(e.nodes, b), append(e.systems, system)
 		e.remake(n)
 	}
-	for _, r := range []struct {
-		path string
-		data map[string]any
-	}{
-		{"keys/" + worldKey, map[string]any{"algorithm": algorithmES384, "kid": world.KIDName(1)}},
-		{"config", map[string]any{"key": worldKey, "base_url": "https://redox.example"}},
-	} {
-		if _, err := e.request(0, logical.UpdateOperation, r.path, r.data); err != nil {
-			return err
-		}
+	if _, err := e.importKey(1); err != nil {
+		return err
+	}
+	if _, err := e.request(0, logical.UpdateOperation, "config", map[string]any{"key": worldKey, "base_url": "https://redox.example"}); err != nil {
+		return err
 	}
 	for n, role := range s.Roles {
 		if !role.Later {
@@ -292,17 +314,55 @@ func (e *worldEngine) New(s *world.Scenario) error {
 	return nil
 }
 
+// worldKeys are the key pairs that are imported, since making them takes time.
+var worldKeys = once(func() ([]string, error) {
+	var keys []string
+	for range world.MaxVersions {
+		key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, testkeys.PKCS8(key))
+	}
+	return keys, nil
+})
+
+func (e *worldEngine) importKey(version int) (*logical.Response, error) {
+	return e.request(0, logical.UpdateOperation, "keys/"+worldKey+"/import",
+		map[string]any{"private_key": worldKeys()[version-1], "kid": world.KIDName(version)})
+}
+
 func (e *worldEngine) writeRole(role int) (*logical.Response, error) {
 	setup := e.scenario.Roles[role]
 	data := map[string]any{"client_id": world.ClientName(setup.Client)}
 	if setup.Mistyped {
 		data["scope"] = world.MistypedScope
 	}
-	return e.request(0, logical.UpdateOperation, "roles/"+world.RoleName(role), data)
+	return e.request(0, logical.UpdateOperation, e.rolePath("roles", role), data)
 }
 
-// request does one request. What is refused is an error.
+// rolePath returns the path of a role's settings, of its tokens or of its assertions.
+func (e *worldEngine) rolePath(below string, role int) string {
+	switch config := e.scenario.Roles[role].Config; {
+	case config && below == "roles":
+		return "config"
+	case config:
+		return below
+	default:
+		return below + "/" + world.RoleName(role)
+	}
+}
+
+// request does one request. What is refused is an error. What a node may not do it leaves to the one that may, as Vault does.
 func (e *worldEngine) request(n int, operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	response, err := e.requestOn(n, operation, path, data)
+	if n > 0 && errors.Is(err, logical.ErrReadOnly) {
+		return e.requestOn(0, operation, path, data)
+	}
+	return response, err
+}
+
+func (e *worldEngine) requestOn(n int, operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	response, err := e.nodes[n].HandleRequest(context.Background(), &logical.Request{
 		Operation: operation, Path: path, Data: data, Storage: e.storage, MountPoint: "redox/",
 	})
@@ -423,16 +483,19 @@ func (e *worldEngine) act(op world.Op) (*logical.Response, error) {
 	update := func(path string, data map[string]any) (*logical.Response, error) {
 		return e.request(op.Node, logical.UpdateOperation, path, data)
 	}
-	key, role := "keys/"+worldKey+"/", world.RoleName(op.Role)
+	key := "keys/" + worldKey + "/"
 	switch op.Kind {
 	case world.WriteRole:
 		return e.writeRole(op.Role)
 	case world.DeleteRole:
-		return e.request(0, logical.DeleteOperation, "roles/"+role, nil)
+		if e.scenario.Roles[op.Role].Config {
+			return update("config", map[string]any{"client_id": ""})
+		}
+		return e.request(0, logical.DeleteOperation, e.rolePath("roles", op.Role), nil)
 	case world.Disable, world.Enable:
-		return update("roles/"+role, map[string]any{"disabled": op.Kind == world.Disable})
+		return update(e.rolePath("roles", op.Role), map[string]any{"disabled": op.Kind == world.Disable})
 	case world.Spoil:
-		e.storage.entries[rolesStoragePrefix+role] = "spoiled"
+		e.storage.entries[rolesStoragePrefix+world.RoleName(op.Role)] = "spoiled"
 		return nil, nil
 	case world.Repoint:
 		view, err := e.Look(0)
@@ -448,14 +511,20 @@ func (e *worldEngine) act(op world.Op) (*logical.Response, error) {
 		e.clock.advance(61 * time.Minute)
 	case world.Day:
 		e.clock.advance(25 * time.Hour)
+	case world.SetBack:
+		e.clock.instant.Wall = e.clock.instant.Wall.Add(-25 * time.Hour)
 	case world.Restart:
 		e.remake(op.Node)
 	case world.Token:
-		response, err := update("token/"+role, nil)
-		e.nodes[op.Node].minter.tokens.Wait()
+		response, err := update(e.rolePath("token", op.Role), nil)
+		for _, b := range e.nodes {
+			b.minter.tokens.Wait()
+		}
 		return response, err
 	case world.Assertion:
-		return update("assertion/"+role, nil)
+		return update(e.rolePath("assertion", op.Role), nil)
+	case world.Import:
+		return e.importKey(op.Version)
 	case world.Pass:
 		e.nodes[0].maintainer.pass(context.Background())
 	case world.Rotate:
@@ -499,7 +568,10 @@ func (e *worldEngine) Look(n int) (*world.View, error) {
 	names, _ := list["keys"].([]string)
 	unreadable := false
 	for i, setup := range e.scenario.Roles {
-		if !slices.Contains(names, world.RoleName(i)) {
+		if setup.Config && config["client_id"] == world.ClientName(setup.Client) {
+			view.Roles[i] = world.Role{Client: setup.Client}
+		}
+		if setup.Config || !slices.Contains(names, world.RoleName(i)) {
 			continue
 		}
 		role := world.Role{Client: setup.Client, Mistyped: setup.Mistyped}
@@ -515,11 +587,14 @@ func (e *worldEngine) Look(n int) (*world.View, error) {
 		return nil, err
 	}
 	versions, _ := shown["versions"].(map[string]any)
-	view.Made = len(versions)
 	for _, v := range versions {
 		version, _ := v.(map[string]any)
 		name, _ := version["kid"].(string)
 		kid := world.KID(name)
+		view.Known |= kid
+		if version["compromised"] == true {
+			view.Compromised |= kid
+		}
 		switch version["state"] {
 		case "pending":
 			view.Pending |= kid
@@ -550,106 +625,120 @@ func (e *worldEngine) Look(n int) (*world.View, error) {
 	return view, nil
 }
 
-const (
-	worldClient1 = iota
-	worldClient2
-)
-
 // worlds are small each, so that each can be explored deep.
 var worlds = []*world.Scenario{
 	{
 		Name: "one client with two roles, one of them mistyped", Clients: 1, Versions: 3,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient1, ReadOn: "A", Mistyped: true}},
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 0, ReadOn: "A", Mistyped: true}},
 		Ops: []world.Kind{world.Add, world.Remove, world.Break, world.Mend, world.Token, world.Pass, world.Rotate, world.Activate,
 			world.Abandon, world.RetireAll, world.Hour, world.Day},
 	},
 	{
-		Name: "two clients", Clients: 2, Versions: 3,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient2}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
-			world.RetireAll, world.Day},
+		Name: "one client with two roles that come and go, and the configuration's", Clients: 2, Versions: 2,
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A", Config: true}, {Client: 1, ReadOn: "A"}, {Client: 1, Later: true}},
+		Ops: []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.RetireAll, world.WriteRole,
+			world.DeleteRole, world.Disable, world.Enable, world.Day},
 	},
 	{
-		Name: "two clients, of which tokens are read", Clients: 2, Versions: 3, Only: []world.Check{world.TokenKept},
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient2, ReadOn: "A"}},
+		Name: "two clients, one of them for assertions only", Clients: 2, Versions: 3,
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1}},
+		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Assertion, world.Pass, world.Rotate, world.Activate,
+			world.Abandon, world.RetireAll, world.Day},
+	},
+	{
+		Name: "two clients, and their tokens", Clients: 2, Versions: 3, Only: []world.Check{world.TokenKept},
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
 		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
 			world.RetireAll, world.Day},
 	},
 	{
 		Name: "outages and a broken client", Clients: 2, Versions: 2,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient2, ReadOn: "A"}},
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
 		Ops: []world.Kind{world.Add, world.Break, world.Mend, world.Outage, world.OutageEnds, world.Token, world.Pass, world.Rotate,
 			world.Activate, world.RetireAll, world.Hour, world.Day, world.Restart},
 	},
 	{
-		Name: "a client that is read on node B only", Nodes: 2, Clients: 2, Versions: 3, Only: []world.Check{world.TokenKept},
-		Roles:  []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient2, ReadOn: "B"}},
+		Name: "a client that is read on node B only", Nodes: 2, Clients: 2, Versions: 3,
+		Roles:  []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "B"}},
 		Before: []world.Op{{Kind: world.Token}, {Kind: world.Token, Role: 1, Node: 1}, {Kind: world.Pass}},
 		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
 			world.RetireAll, world.Day, world.Restart},
 	},
 	{
 		Name: "one client that is read on both nodes", Nodes: 2, Clients: 1, Versions: 3,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "AB"}, {Client: worldClient1}},
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "AB"}, {Client: 0}},
 		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
 			world.RetireAll, world.Day, world.Restart},
 	},
 	{
 		Name: "another token URL", Clients: 1, Versions: 2,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}},
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}},
 		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
 			world.RetireAll, world.Repoint, world.Day},
 	},
 	{
-		Name: "roles come and go", Clients: 2, Versions: 2,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient2, ReadOn: "A", Later: true}},
+		Name: "roles come and go, and become unreadable", Clients: 2, Versions: 2,
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A", Later: true}},
 		Ops: []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.RetireAll, world.WriteRole,
 			world.DeleteRole, world.Disable, world.Enable, world.Spoil, world.Day},
 	},
 	{
-		Name: "a role is made and used in the middle of a pass", Clients: 2, Versions: 2, Only: []world.Check{world.TokenKept},
-		Roles:  []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient2, ReadOn: "A", Later: true}},
+		Name: "a role is made and used in the middle of a pass", Clients: 2, Versions: 2,
+		Roles:  []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A", Later: true}},
+		Before: []world.Op{{Kind: world.Token}},
 		During: []world.Op{{Kind: world.WriteRole, Role: 1}, {Kind: world.Token, Role: 1}},
 		Ops:    []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.Day},
 	},
 	{
+		Name: "a role is deleted in the middle of a pass", Clients: 2, Versions: 2,
+		Roles:  []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
+		During: []world.Op{{Kind: world.DeleteRole, Role: 1}},
+		Ops:    []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.WriteRole, world.Day},
+	},
+	{
 		Name: "force", Clients: 2, Versions: 3,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient2}},
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1}},
 		Ops: []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.Force, world.RetireAll,
 			world.RetireHard, world.DestroyNow, world.Day},
 	},
 	{
+		Name: "keys that are imported, and again", Clients: 1, Versions: 3,
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}},
+		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Import, world.Activate, world.Abandon,
+			world.RetireAll, world.DestroyNow, world.Day},
+	},
+	{
 		Name: "crashes between any two writes", Clients: 2, Versions: 2, Crashes: true,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}, {Client: worldClient2, ReadOn: "A"}},
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
 		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
 			world.RetireAll, world.DeleteRole, world.WriteRole, world.Day},
 	},
 	{
-		Name: "a server with other words", Clients: 1, Versions: 2, OtherWords: true,
-		Roles: []world.RoleSetup{{Client: worldClient1, ReadOn: "A"}},
+		Name: "a server with other words, and a clock that is set back", Clients: 1, Versions: 2, OtherWords: true,
+		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}},
 		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
-			world.RetireAll, world.Hour, world.Day},
+			world.RetireAll, world.Hour, world.Day, world.SetBack},
 	},
 }
 
-// worldTime is how long each of the worlds is explored, where it is not to a small fixed depth.
+// worldTime is how long each of the worlds is explored. Without it each is explored to a small fixed depth.
 var worldTime = os.Getenv("WORLD_TIME")
 
 // TestWorld explores what may happen around the engine, breadth first, and holds the engine to its promise.
 func TestWorld(t *testing.T) {
 	for _, s := range worlds {
 		t.Run(s.Name, func(t *testing.T) {
-			limit := world.Limit{Depth: 4, LiveEvery: 7}
+			limit := world.Limit{Depth: 5, LiveEvery: 5}
 			if worldTime != "" {
-				limit = world.Limit{Until: time.Now().Add(must(time.ParseDuration(worldTime))), LiveEvery: 7}
+				limit = world.Limit{Until: time.Now().Add(must(time.ParseDuration(worldTime))), LiveEvery: 5}
 			}
 			result, err := world.Explore(s, []world.Engine{&worldEngine{}, &worldEngine{}}, limit)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Log(result)
-			if len(result.Counterexamples) > 0 {
-				t.Errorf("%d counterexamples", len(result.Counterexamples))
+			for _, c := range result.Counterexamples {
+				t.Error(c.Text)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ package world
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,7 @@ type Result struct {
 type Counterexample struct {
 	Check Check
 	Step  Kind
+	Cut   bool // the step was cut off by a crash, or something happened in its middle
 	Text  string
 }
 
@@ -44,11 +46,8 @@ func (r *Result) String() string {
 	if r.Complete {
 		all = ", which is all"
 	}
-	fmt.Fprintf(&b, "%s: %d states (%d of the engine) and %d transitions to depth %d%s, in %s: %d counterexamples\n", r.Scenario, r.States,
+	fmt.Fprintf(&b, "%s: %d states (%d of the engine) and %d transitions to depth %d%s, in %s: %d counterexamples", r.Scenario, r.States,
 		r.Engines, r.Transitions, r.Depth, all, r.Took.Round(time.Millisecond), len(r.Counterexamples))
-	for _, c := range r.Counterexamples {
-		fmt.Fprintf(&b, "%s", c.Text)
-	}
 	return b.String()
 }
 
@@ -96,6 +95,7 @@ type successor struct {
 	to    *state
 	text  string
 	kind  Kind
+	cut   bool
 	check Check // that failed
 	why   string
 	err   error
@@ -124,7 +124,7 @@ func Explore(s *Scenario, engines []Engine, limit Limit) (*Result, error) {
 	}
 	result := &Result{Scenario: s.Name, States: 1}
 	seen := map[key]bool{first.key: true}
-	kinds := map[string]bool{}
+	kinds := map[Counterexample]bool{}
 	for level := []*state{first}; ; result.Depth++ {
 		if len(level) == 0 {
 			result.Complete = true
@@ -148,10 +148,10 @@ func Explore(s *Scenario, engines []Engine, limit Limit) (*Result, error) {
 					}
 					result.Transitions++
 					if n.check != "" {
-						if kind := string(n.check) + string(n.kind); !kinds[kind] {
+						if kind := (Counterexample{Check: n.check, Step: n.kind, Cut: n.cut}); !kinds[kind] {
 							kinds[kind] = true
 							text := fmt.Sprintf("-- %s is lost: %s\n%s", n.check, n.why, x.path(n.to.parent, n.text))
-							result.Counterexamples = append(result.Counterexamples, Counterexample{n.check, n.kind, text})
+							result.Counterexamples = append(result.Counterexamples, Counterexample{n.check, n.kind, n.cut, text})
 						}
 						continue // what follows from a broken promise is no news
 					}
@@ -291,7 +291,7 @@ func (x *explorer) possible(st *state) []Op {
 		switch kind {
 		case Add, Remove:
 			for c := range x.Clients {
-				for n := 1; n <= view.Made; n++ {
+				for n := 1; n <= MaxVersions; n++ {
 					kid := KIDs(1 << (n - 1))
 					add(Op{Kind: kind, Client: c, Version: n}, view.Held&kid != 0 && (st.server.Clients[c].KIDs&kid == 0) == (kind == Add))
 				}
@@ -306,6 +306,9 @@ func (x *explorer) possible(st *state) []Op {
 			for r := range x.Roles {
 				role, there := view.Roles[r]
 				possible := there
+				if x.Roles[r].Config && kind != WriteRole && kind != DeleteRole {
+					continue
+				}
 				switch kind {
 				case WriteRole:
 					possible = !there || role.Unreadable
@@ -325,13 +328,20 @@ func (x *explorer) possible(st *state) []Op {
 				}
 			}
 		case Rotate:
-			add(Op{Kind: kind, Version: view.Made + 1}, view.Pending == 0 && view.Made < x.Versions)
+			made := bits.Len8(uint8(view.Known))
+			add(Op{Kind: kind, Version: made + 1}, view.Pending == 0 && made < x.Versions)
+		case Import:
+			for n := 1; n <= x.Versions; n++ {
+				kid := KIDs(1 << (n - 1))
+				next := n == 1 || view.Known&(kid>>1) != 0
+				add(Op{Kind: kind, Version: n}, view.Pending == 0 && next && (view.Held|view.Compromised)&kid == 0)
+			}
 		case Activate, Force, Abandon:
 			add(Op{Kind: kind}, view.Pending != 0)
 		case RetireAll:
 			add(Op{Kind: kind}, view.Retired != 0)
 		case RetireHard, DestroyNow:
-			for n := 1; n <= view.Made; n++ {
+			for n := 1; n <= MaxVersions; n++ {
 				kid := KIDs(1 << (n - 1))
 				add(Op{Kind: kind, Version: n}, view.Held&kid != 0 && (kind == DestroyNow || view.Retired&kid != 0))
 			}
@@ -349,7 +359,7 @@ func (x *explorer) possible(st *state) []Op {
 // take lets a step happen. The successor has no state when the step is over before its crash or interruption.
 func (x *explorer) take(e Engine, st *state, s step) successor {
 	next := &state{key: st.key, engine: st.engine, parent: st}
-	n := successor{to: next, kind: s.Kind, text: s.String()}
+	n := successor{to: next, kind: s.Kind, cut: s.crashAfter >= 0 || s.interruptAt >= 0, text: s.String()}
 	if slices.Contains(outside, s.Kind) {
 		x.change(next, s.Op)
 		next.step = n.text
@@ -415,11 +425,19 @@ func (x *explorer) take(e Engine, st *state, s step) successor {
 		next.covered = 0
 	}
 	next.covered |= resolved
-	n.text += said2(said)
+	if said != nil {
+		n.text += ": " + strings.Join(said, ", ")
+	}
 	if report.Answer != "" {
 		n.text += " [" + report.Answer + "]"
 	}
 	next.step = n.text
+	if x.checks(OneActive) {
+		if n.why = malformed(after[0]); n.why != "" {
+			n.check = OneActive
+			return n
+		}
+	}
 	if !slices.Contains(promised, s.Kind) {
 		return n
 	}
@@ -441,13 +459,6 @@ func (x *explorer) take(e Engine, st *state, s step) successor {
 		}
 	}
 	return n
-}
-
-func said2(said []string) string {
-	if said == nil {
-		return ""
-	}
-	return ": " + strings.Join(said, ", ")
 }
 
 // hooks answers an engine's questions, and remembers what was answered. What a node that may not write learns is none of
@@ -528,7 +539,8 @@ func (x *explorer) path(st *state, last string) string {
 	return b.String()
 }
 
-// roundsToComplete is how many passes a rotation may take, and as many the destruction of what it retired.
+// roundsToComplete is how many passes a rotation may take, and as many the destruction of what it retired. A day is
+// between them, since whoever stands in the way may be asked no more often than that.
 const roundsToComplete = 4
 
 // completes lets everything be well from now on, with a dashboard that adds each kid: then a pending version is
@@ -553,11 +565,7 @@ func (x *explorer) completes(e Engine, st *state) []successor {
 		now.server.Clients[c].Broken = false
 	}
 	for round := range 2 * roundsToComplete {
-		pause := Hour
-		if round >= roundsToComplete {
-			pause = Day
-		}
-		for _, op := range []Op{{Kind: pause}, {Kind: Pass}} {
+		for _, op := range []Op{{Kind: Day}, {Kind: Pass}} {
 			n := x.take(e, now, step{op, -1, -1})
 			if n.err != nil || n.check != "" {
 				return []successor{n}

@@ -3,7 +3,10 @@
 
 package world
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // What the engine promises, stated on the world.
 
@@ -68,6 +71,15 @@ func dishonest(s *situation, before, after *View) string {
 	}
 	if !taken && !unsure {
 		return fmt.Sprintf("%s is promoted, and the server takes it from nobody", promoted)
+	}
+	return ""
+}
+
+// malformed returns what is wrong with the states of a key's versions.
+func malformed(v *View) string {
+	active, pending := bits.OnesCount8(uint8(v.Active)), bits.OnesCount8(uint8(v.Pending))
+	if v.Held != 0 && active != 1 || v.Held == 0 && active != 0 || pending > 1 {
+		return fmt.Sprintf("%d versions are active and %d pending, of those held: %s", active, pending, v.Held)
 	}
 	return ""
 }

@@ -98,9 +98,9 @@ type Role struct {
 
 // View is what a node tells of itself, read from outside.
 type View struct {
-	Held                     KIDs
+	Known, Held              KIDs // of all versions, and of those that are not destroyed
 	Pending, Active, Retired KIDs
-	Made                     int // versions, destroyed ones included
+	Compromised              KIDs
 	Roles                    map[int]Role
 	Signs                    [MaxClients]KIDs // what signs for each client that is configured
 	TokenURL                 string
@@ -120,9 +120,11 @@ func anyRole(Role) bool { return true }
 
 func (v *View) String() string {
 	var parts []string
-	for n := 1; n <= v.Made; n++ {
+	for n := 1; n <= MaxVersions; n++ {
 		kid, state := KIDs(1<<(n-1)), "destroyed"
 		switch {
+		case v.Known&kid == 0:
+			continue
 		case v.Pending&kid != 0:
 			state = "pending"
 		case v.Active&kid != 0:
@@ -159,6 +161,7 @@ const (
 	Repoint    Kind = "another token URL of the same server is configured"
 	Hour       Kind = "an hour passes"
 	Day        Kind = "a day passes"
+	SetBack    Kind = "the clock is set back by a day"
 	Restart    Kind = "restarts, and has lost what was in its memory:"
 )
 
@@ -174,17 +177,19 @@ const (
 	Force      Kind = "activate force=true"
 	RetireHard Kind = "retire force=true version"
 	DestroyNow Kind = "retire destroy_now=true version"
+	// Import is what Rotate is for a key pair that was made elsewhere. It can be imported again when it was destroyed.
+	Import Kind = "import"
 )
 
 // promised are the steps that may take nothing from anybody. In those that write nothing and ask nobody the engine may
 // change its mind, too.
-var promised = []Kind{Token, Assertion, Pass, Rotate, Activate, Abandon, RetireAll, Hour, Day}
+var promised = []Kind{Token, Assertion, Pass, Rotate, Import, Activate, Abandon, RetireAll, Hour, Day, SetBack}
 
 // outside are those that the engine is not told of.
 var outside = []Kind{Add, Remove, Break, Mend, Outage, OutageEnds}
 
 // crashing are those that may be cut off between two writes.
-var crashing = []Kind{Pass, Rotate, Activate, Abandon, RetireAll, Force, WriteRole, DeleteRole, Repoint}
+var crashing = []Kind{Pass, Rotate, Import, Activate, Abandon, RetireAll, Force, RetireHard, DestroyNow, WriteRole, DeleteRole, Repoint}
 
 // Op is one thing that happens. Fields that its kind has no use for are zero.
 type Op struct {
@@ -205,6 +210,8 @@ func (o Op) String() string {
 		return fmt.Sprintf("%s %s on node %s", o.Kind, RoleName(o.Role), node)
 	case Restart:
 		return fmt.Sprintf("%s node %s", o.Kind, node)
+	case Import:
+		return fmt.Sprintf("%s %s", o.Kind, KIDName(o.Version))
 	case RetireHard, DestroyNow:
 		return fmt.Sprintf("%s=%d", o.Kind, o.Version)
 	}
@@ -238,7 +245,7 @@ type Report struct {
 
 // Engine is what is explored: nodes over one storage. It is used by one goroutine at a time.
 type Engine interface {
-	// New makes an engine with a key whose version 1 is active, and the scenario's roles. Config names no client.
+	// New makes an engine with a key whose version 1 is active, and the scenario's roles.
 	New(s *Scenario) error
 	Load(Snapshot)
 	Save() Snapshot
@@ -250,6 +257,7 @@ type Engine interface {
 // RoleSetup is a role of a scenario.
 type RoleSetup struct {
 	Client   int
+	Config   bool // it is no role, but the configuration itself
 	Mistyped bool
 	Later    bool   // it is not there from the beginning
 	ReadOn   string // the nodes on which tokens are read: "A", "B", "AB", or none
@@ -283,6 +291,8 @@ const (
 	AssertionKept Check = "an assertion"
 	// Honest: what is promoted is taken from one enabled client and rejected from no healthy one.
 	Honest Check = "an honest promotion"
+	// OneActive: a key that holds any version has exactly one that is active, and at most one that is pending.
+	OneActive Check = "exactly one active version"
 	// Live: with a dashboard that adds each kid, and no outage, rotations complete.
 	Live Check = "a rotation that completes"
 )
