@@ -31,7 +31,10 @@ type storedClients struct {
 // answer had come.
 type heard struct {
 	taken bool
-	at    tokencache.Instant
+	// doubted is set when the version was rejected later, together with all others: that ends no proof, but what was taken
+	// is to be asked again.
+	doubted bool
+	at      tokencache.Instant
 }
 
 // heardOf is what a mint or a probe heard of the versions it tried for one client. Rejections without a version that was
@@ -42,9 +45,27 @@ type heardOf map[int]heard
 func (h heardOf) answered(client rotation.Client) rotation.Answered {
 	answered := rotation.Answered{Client: client}
 	for version, heard := range h {
-		answered.Verdicts = append(answered.Verdicts, rotation.Verdict{Version: version, Taken: heard.taken, Time: heard.at.Wall.UTC().Truncate(time.Second)})
+		verdict := rotation.Verdict{Version: version, Taken: heard.taken, Time: heard.at.Wall.UTC().Truncate(time.Second)}
+		if heard.doubted {
+			verdict.Time = time.Time{}
+		}
+		if heard.doubted && !heard.taken {
+			answered.Doubted = append(answered.Doubted, version)
+			continue
+		}
+		answered.Verdicts = append(answered.Verdicts, verdict)
 	}
 	return answered
+}
+
+// doubted returns what was heard of a client that nothing is taken from.
+func (h heardOf) doubted() heardOf {
+	doubted := heardOf{}
+	for version, heard := range h {
+		heard.doubted = true
+		doubted[version] = heard
+	}
+	return doubted
 }
 
 // observations are what this node has heard since it started. That is newer than what is stored. They are bound to the key's
@@ -96,7 +117,14 @@ func (o *observations) note(k *signingKey, client rotation.Client, news heardOf)
 			continue
 		}
 		before, found := known[version]
-		isNews = isNews || !found || before.taken != h.taken
+		if h.doubted {
+			h.taken = before.taken
+			if found && !before.taken && !before.doubted {
+				continue // it is rejected already
+			}
+		} else {
+			isNews = isNews || !found || before.doubted || before.taken != h.taken
+		}
 		known[version] = h
 	}
 	return isNews

@@ -239,6 +239,7 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 			m.readKeyAgain(ctx, &own)
 			if v = own.next(asked); v == nil {
 				m.searches.failed(&own, m.now(), rejected)
+				m.keys.observe(own.key.signingKey, own.client(), news.doubted())
 				return nil, rejected
 			}
 		}
@@ -273,6 +274,7 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 			rejected = err
 		}
 		if m.searches.rest(&own, m.now()) {
+			m.keys.observe(own.key.signingKey, own.client(), news.doubted())
 			return nil, rejected
 		}
 	}

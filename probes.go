@@ -149,7 +149,7 @@ func (m *maintainer) probeRole(ctx context.Context, s *keySnapshot, client rotat
 	wanted, _ := key.Wanted()
 	switch {
 	case !taken && result.outcome == rotation.Rejected:
-		result.news, result.outcome = nil, rotation.Broken // nothing tells the rejections from a client that is broken
+		result.news, result.outcome = result.news.doubted(), rotation.Broken // nothing tells the rejections from a broken client
 	case !taken:
 		result.news = nil
 	case result.outcome == rotation.Rejected && result.news[wanted.Number].taken:

@@ -28,6 +28,7 @@ import (
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/testkeys"
+	"vault-plugin-secrets-redox/internal/tokencache"
 	"vault-plugin-secrets-redox/internal/world"
 )
 
@@ -64,7 +65,7 @@ func (m worldMemory) readable() any {
 	for key, of := range m {
 		for client, known := range of.clients {
 			for version, h := range known {
-				all[fmt.Sprint(key, client, version)] = map[string]any{"taken": h.taken, "time": formatTime(h.at.Wall)}
+				all[fmt.Sprint(key, client, version)] = map[string]any{"taken": h.taken, "doubted": h.doubted, "time": formatTime(h.at.Wall)}
 			}
 		}
 	}
@@ -197,16 +198,16 @@ func (s *worldStorage) Delete(_ context.Context, key string) error {
 type worldSnapshot struct {
 	entries map[string]string
 	memory  []worldMemory
-	now     time.Time
+	now     tokencache.Instant
 }
 
 func (s *worldSnapshot) Fingerprint() string {
 	h := sha256.New()
 	for _, key := range slices.Sorted(maps.Keys(s.entries)) {
-		fmt.Fprintln(h, key, canonicalText(s.entries[key], s.now))
+		fmt.Fprintln(h, key, canonicalText(s.entries[key], s.now.Wall))
 	}
 	for _, m := range s.memory {
-		fmt.Fprintln(h, canonical(m.readable(), s.now))
+		fmt.Fprintln(h, canonical(m.readable(), s.now.Wall))
 	}
 	return string(h.Sum(nil))
 }
@@ -378,8 +379,7 @@ func (e *worldEngine) requestOn(n int, operation logical.Operation, path string,
 func (e *worldEngine) Load(s world.Snapshot) {
 	snapshot, _ := s.(*worldSnapshot)
 	*e.storage = worldStorage{entries: maps.Clone(snapshot.entries), writesLeft: -1}
-	e.clock.instant.Monotonic += snapshot.now.Sub(e.clock.instant.Wall)
-	e.clock.instant.Wall = snapshot.now
+	e.clock.instant = snapshot.now
 	for n, b := range e.nodes {
 		e.remake(n)
 		remind(b, snapshot.memory[n])
@@ -387,7 +387,7 @@ func (e *worldEngine) Load(s world.Snapshot) {
 }
 
 func (e *worldEngine) Save() world.Snapshot {
-	s := &worldSnapshot{entries: maps.Clone(e.storage.entries), now: e.clock.wall()}
+	s := &worldSnapshot{entries: maps.Clone(e.storage.entries), now: e.clock.now()}
 	for _, b := range e.nodes {
 		s.memory = append(s.memory, remember(b))
 	}

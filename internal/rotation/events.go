@@ -135,10 +135,21 @@ func (d *draft) promote(now time.Time, cause string) {
 type Answered struct {
 	Client   Client
 	Verdicts []Verdict
+	// Doubted are versions that were rejected together with all others. That ends no proof, since the client may be broken;
+	// but what was taken before is to be asked again.
+	Doubted []int
 }
 
 // Rejections count together with a proof or not at all: without one, nothing tells them from a client that is broken.
 func (e Answered) apply(d *draft, now time.Time) error {
+	if r := d.Of(e.Client); len(e.Doubted) > 0 {
+		for _, version := range e.Doubted {
+			if _, proven := r.Proven(version); proven {
+				r = r.with(Verdict{Version: version, Taken: true})
+			}
+		}
+		d.put(e.Client.Digest(), r)
+	}
 	proves := slices.ContainsFunc(e.Verdicts, func(v Verdict) bool { return v.Taken && d.holds(v.Version) })
 	if !proves {
 		return nil

@@ -477,9 +477,10 @@ func (x *explorer) hooks(s *situation) Hooks {
 		}
 		m := &s.marks[client]
 		m.asked, m.changed = true, false
-		if answer == Taken {
+		switch answer { // of what is refused for another reason nothing new is known
+		case Taken:
 			m.recent |= KID(kid)
-		} else {
+		case UnknownKey:
 			m.recent &^= KID(kid)
 		}
 		return answer
