@@ -416,6 +416,11 @@ func (x *explorer) take(e Engine, st *state, s step) successor {
 	if s.Kind == Hour || s.Kind == Day {
 		next.marks = [MaxClients]marks{}
 	}
+	if s.Kind == Restart || s.crashAfter >= 0 {
+		for c := range next.marks {
+			next.marks[c].recent = next.marks[c].once
+		}
+	}
 	if n.err = x.look(e, next); n.err != nil {
 		return n
 	}
@@ -480,6 +485,7 @@ func (x *explorer) hooks(s *situation) Hooks {
 		switch answer { // of what is refused for another reason nothing new is known
 		case Taken:
 			m.recent |= KID(kid)
+			m.once |= KID(kid)
 		case UnknownKey:
 			m.recent &^= KID(kid)
 		}

@@ -13,7 +13,8 @@ import (
 // marks is what the world remembers of questions, to leave out what is not promised: a change at the server between a
 // question and the step that rests on it. An engine may rest on an answer for an hour.
 type marks struct {
-	recent  KIDs // taken in the last hour, as far as was asked
+	recent  KIDs // taken in the last hour, by the last answer
+	once    KIDs // taken in the last hour, by any answer: what a restart makes recent, since later answers may be forgotten
 	asked   bool // in the last hour
 	changed bool // at the server, since it was asked
 }
