@@ -78,7 +78,9 @@ func (e *worldEngine) remake(n int) {
 	b.store = newStore(&worldView{e.storage, e, n})
 	b.keys = newKeyring(b.store, &node{e.systems[n]}, b.now, b.telemetry.logger, b.keyChanged)
 	b.minter = newMinter(b.store, b.keys, &node{e.systems[n]}, b.telemetry, b.now)
-	b.minter.requestToken = func(_ context.Context, _ *roleConfig, r redox.TokenRequest) (*redox.Token, error) { return e.send(n, r) }
+	b.minter.requestToken = func(_ context.Context, _ *roleConfig, r redox.TokenRequest) (*redox.Token, error) {
+		return e.send(n, r)
+	}
 	b.maintainer = newMaintainer(b.store, b.keys, b.minter, &node{e.systems[n]}, b.telemetry, b.now)
 }
 
