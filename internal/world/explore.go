@@ -416,7 +416,7 @@ func (x *explorer) take(e Engine, st *state, s step) successor {
 	if s.Kind == Hour || s.Kind == Day {
 		next.marks = [MaxClients]marks{}
 	}
-	if s.Kind == Restart || s.crashAfter >= 0 {
+	if s.Kind == Restart || s.Kind == Repoint || s.crashAfter >= 0 { // what was heard may be forgotten, or be of another URL
 		for c := range next.marks {
 			next.marks[c].recent = next.marks[c].once
 		}

@@ -37,6 +37,9 @@ func lost(s *situation, before, after *View, node int, checks func(Check) bool) 
 		if s.covered&(1<<c) == 0 || s.marks[c].stale(registered) {
 			continue
 		}
+		if node > 0 && s.marks[c].once&^registered != 0 {
+			continue // another node gets to know late what was true when it was heard
+		}
 		if checks(TokenKept) && registered&before.Held != 0 && registered&after.Held == 0 {
 			return TokenKept, fmt.Sprintf("%s could get a token with %s; now only %s is held", ClientName(c), registered&before.Held, after.Held)
 		}
