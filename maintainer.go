@@ -128,8 +128,7 @@ func (m *maintainer) rotateIfDue(ctx context.Context, s *keySnapshot) error {
 	}
 	var next *keyVersion
 	if due && s.in(rotation.Pending) == nil {
-		newest := s.newest()
-		key, err := privatekey.Generate(newest.Algorithm, newest.rsaBits())
+		key, err := privatekey.Generate(s.newest().Algorithm, s.generatedBits())
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ const (
 	defaultRSABits   = 3072
 )
 
-var rsaBitsAllowed = []any{2048, 3072, 4096}
+var rsaBitsAllowed = []any{2048, 3072, maxGeneratedBits}
 
 // keyRows are a key's settings. Its key pairs are no settings: they come and go with its versions.
 var keyRows = []row[signingKey]{

@@ -41,7 +41,7 @@ func (b *backend) pathKeysRotate() []*framework.Path {
 				Description:  "Signature algorithm of the new version. Default: as before.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Algorithm"}},
 			"rsa_bits": {Type: framework.TypeInt, AllowedValues: rsaBitsAllowed,
-				Description:  "Size of an RS384 key: 2048, 3072 or 4096. Default: as before, or 3072 after an ES384 key.",
+				Description:  "Size of an RS384 key: 2048, 3072 or 4096. Default: as before, but at most 4096; 3072 after an ES384 key.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "RSA bits"}},
 			"kid": {Type: framework.TypeString,
 				Description:  "Key ID of the new version. Default: its RFC 7638 thumbprint.",
@@ -111,7 +111,7 @@ func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *frame
 	if k.in(rotation.Pending) != nil { // before the costly part; what holds is decided below
 		return nil, explain(k, rotation.ErrPendingExists)
 	}
-	next, err := b.generateVersion(data, k.newest().Algorithm, k.newest().rsaBits())
+	next, err := b.generateVersion(data, k.newest().Algorithm, k.generatedBits())
 	if err != nil {
 		return nil, err
 	}

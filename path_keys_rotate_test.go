@@ -5,7 +5,9 @@ package main
 
 import (
 	"context"
+	"crypto/rsa"
 	"encoding/json"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -18,6 +20,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
@@ -553,6 +556,30 @@ func TestAutomaticRotation(t *testing.T) {
 				t.Error("the log does not say that a rotation was skipped")
 			}
 		})
+	}
+}
+
+// TestGeneratedKeysAreNotTooLarge: a key that was imported may be larger than what is offered. The next version is not.
+func TestGeneratedKeysAreNotTooLarge(t *testing.T) {
+	modulus := new(big.Int).Lsh(big.NewInt(1), 8191) // of 8192 bits
+	large := must(jwk.MarshalPKIX(&rsa.PublicKey{N: modulus.SetBit(modulus, 0, 1), E: 65537}))
+	for name, rotate := range map[string]func(*mount){
+		"rotate": func(m *mount) { m.write("keys/main/rotate", nil) },
+		"due": func(m *mount) {
+			m.write("keys/main", map[string]any{"rotation_period": "24h"})
+			m.clock.advance(25 * time.Hour)
+			m.passNow()
+		},
+	} {
+		m := newReadyMount(t)
+		k := must(m.store.key(t.Context(), "main"))
+		k.Versions[0].Algorithm, k.Versions[0].PublicKey = algorithmRS384, large
+		m.plant("keys/main", string(must(json.Marshal(k))))
+		rotate(m)
+		next := must(m.store.key(t.Context(), "main")).newest()
+		if next.Number != 2 || next.Algorithm != algorithmRS384 || next.rsaBits() != 4096 {
+			t.Errorf("%s: version %d is %s with %d bits", name, next.Number, next.Algorithm, next.rsaBits())
+		}
 	}
 }
 
