@@ -583,6 +583,88 @@ func TestGeneratedKeysAreNotTooLarge(t *testing.T) {
 	}
 }
 
+// setWall sets what a node takes for the time, and leaves the time that has passed since it was started as it is.
+func (c *testClock) setWall(wall time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.instant.Wall = wall
+}
+
+// TestRotationAfterAClockWasAhead: what a clock that was ahead has put off is not put off for good, whether it was ahead
+// in a pass or when settings were written.
+func TestRotationAfterAClockWasAhead(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, settings := range map[string]map[string]any{
+		"period": {"rotation_period": "24h"}, "schedule": {"rotation_schedule": "0 3 * * *"}, // it is 03:04
+	} {
+		for when, happens := range map[string]func(*mount){
+			"in a pass": func(m *mount) { m.passNow() },
+			"at a setting": func(m *mount) {
+				m.write("keys/main", map[string]any{"rotation_period": "", "rotation_schedule": ""})
+				m.write("keys/main", settings)
+			},
+		} {
+			m := newReadyMount(t)
+			m.write("keys/main", settings)
+			now := m.clock.wall()
+			m.clock.setWall(now.Add(1000 * day))
+			happens(m)
+			m.clock.setWall(now)
+			if m.read("keys/main")["pending_version"] != nil {
+				m.write("keys/main/abandon", nil)
+			}
+			versions := len(m.versions("main"))
+			m.passNow()
+			stored := must(m.store.key(t.Context(), "main")).NextRotationTime
+			if stored.After(now.Add(day+maxRotationDelay)) || stored.Before(now.Add(day-5*time.Minute)) {
+				t.Errorf("%s, %s: the next rotation is %s after now", name, when, stored.Sub(now))
+			}
+			m.passNow()
+			if again := must(m.store.key(t.Context(), "main")).NextRotationTime; !again.Equal(stored) {
+				t.Errorf("%s, %s: another pass puts it from %s to %s", name, when, stored, again)
+			}
+			if told := strings.Count(m.log.String(), "a rotation was further away than it can be"); told != 1 {
+				t.Errorf("%s, %s: the log says it %d times", name, when, told)
+			}
+			if len(m.versions("main")) != versions {
+				t.Errorf("%s, %s: there is a new version", name, when)
+			}
+			m.clock.setWall(stored)
+			m.passNow()
+			if len(m.versions("main")) != versions+1 {
+				t.Errorf("%s, %s: when its time comes there is no new version", name, when)
+			}
+		}
+	}
+}
+
+// TestRotationTooFar: the last moment that a time can be set for is believed.
+func TestRotationTooFar(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	scheduled := time.Date(2026, 2, 1, 3, 0, 0, 0, time.UTC)
+	monthly, period := rotationTimes{schedule: "0 3 1 * *"}, rotationTimes{period: 720 * time.Hour}
+	for name, test := range map[string]struct {
+		times rotationTimes
+		next  time.Time
+		want  bool
+	}{
+		"none":                     {rotationTimes{}, time.Time{}, false},
+		"none any more":            {rotationTimes{}, now.Add(1e6 * time.Hour), false},
+		"not set":                  {period, time.Time{}, false},
+		"due":                      {period, now.Add(-time.Hour), false},
+		"a period from now":        {period, now.Add(720*time.Hour + maxRotationDelay), false},
+		"more than that":           {period, now.Add(720*time.Hour + maxRotationDelay + 1), true},
+		"at the scheduled time":    {monthly, scheduled.Add(maxRotationDelay), false},
+		"after it":                 {monthly, scheduled.Add(maxRotationDelay + 1), true},
+		"a schedule without times": {rotationTimes{schedule: "0 3 30 2 *"}, now.Add(1e6 * time.Hour), false},
+	} {
+		k := &signingKey{RotationPeriod: test.times.period, RotationSchedule: test.times.schedule, NextRotationTime: test.next}
+		if got := k.rotationTooFar(now); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 // TestMissedRotationWindow: a Vault that was sealed over the window waits for the next time.
 func TestMissedRotationWindow(t *testing.T) {
 	m := newReadyMount(t)
