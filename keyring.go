@@ -218,8 +218,12 @@ func (r *keyring) edit(ctx context.Context, name string, decide func(*writing, *
 		}
 		change := keyChange{created: created, endTokens: e.endTokens}
 		if e.version != nil {
-			if err := w.requireFreeKID(ctx, e.version.KID); err != nil {
+			unusable, err := w.requireFreeKID(ctx, e.version.KID)
+			if err != nil {
 				return err
+			}
+			for _, u := range unusable {
+				r.logger.Warn("a new version may have the kid of a key that can't be used", "key", name, "kid", e.version.KID, "error", u)
 			}
 			transition, err := k.add(e.version, e.cause)
 			if err != nil {
@@ -295,20 +299,37 @@ func (r *keyring) delete(ctx context.Context, name string, decide func(*writing,
 		if err := decide(w, k); err != nil {
 			return err
 		}
-		defer func() {
-			r.forget(name)
-			r.clients.drop(name)
-			r.changed(keyChange{key: name, endTokens: true})
-		}()
-		// What is known of clients goes first: without its key it would be taken for that of a later key of this name.
-		if err := w.delete(ctx, clientsStoragePrefix+name); err != nil {
-			return err
-		}
-		r.observed.take(name)
 		deleted = true
-		return w.delete(ctx, keysStoragePrefix+name)
+		return r.remove(ctx, w, name)
 	})
 	return deleted && err == nil, err
+}
+
+// deleteUnusable deletes a key whose entry can't be used. It reports whether there was such an entry.
+func (r *keyring) deleteUnusable(ctx context.Context, name string) (deleted bool, err error) {
+	err = r.store.write(ctx, func(w *writing) error {
+		if _, err := w.key(ctx, name); asUnusable(err) == nil {
+			return err
+		}
+		deleted = true
+		return r.remove(ctx, w, name)
+	})
+	return deleted && err == nil, err
+}
+
+// remove deletes the entries of a key, and all that was derived from it.
+func (r *keyring) remove(ctx context.Context, w *writing, name string) error {
+	defer func() {
+		r.forget(name)
+		r.clients.drop(name)
+		r.changed(keyChange{key: name, endTokens: true})
+	}()
+	// What is known of clients goes first: without its key it would be taken for that of a later key of this name.
+	if err := w.delete(ctx, clientsStoragePrefix+name); err != nil {
+		return err
+	}
+	r.observed.take(name)
+	return w.delete(ctx, keysStoragePrefix+name)
 }
 
 // open returns the opened private key of a version. generation is the store's, from before the key was read.

@@ -171,9 +171,12 @@ func findClients(ctx context.Context, s *store) (map[string]map[rotation.Client]
 	if err != nil {
 		return nil, err
 	}
-	roles, err := s.roles(ctx)
+	roles, unusable, err := s.roles(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if len(unusable) > 0 { // any client may be that of such a role
+		return nil, unusable[0]
 	}
 	byKey := map[string]map[rotation.Client]*roleConfig{}
 	add := func(r *role) {

@@ -137,7 +137,8 @@ func TestStoreGeneration(t *testing.T) {
 	s := newStore(&watchedStorage{inner: &logical.InmemStorage{}})
 	before := s.generation()
 	must(s.role(t.Context(), "a"))
-	must(s.keys(t.Context()))
+	_, _, err := s.keys(t.Context())
+	must(0, err)
 	must(0, s.write(t.Context(), func(*writing) error { return nil }))
 	if s.generation() != before {
 		t.Error("the generation has changed, and nothing else has")
@@ -191,7 +192,7 @@ func TestStoreFailingReads(t *testing.T) {
 	if err != logical.ErrReadOnly {
 		t.Errorf("the error of storage became %v", err)
 	}
-	if _, err := s.keys(t.Context()); err != logical.ErrReadOnly {
+	if _, _, err := s.keys(t.Context()); err != logical.ErrReadOnly {
 		t.Errorf("the error of a list became %v", err)
 	}
 }
