@@ -93,6 +93,7 @@ var samples = []sample{
 	}},
 	{operation: "GET jwks/:key", path: "jwks/main"},
 	{operation: "GET wrapping_key", path: "wrapping_key"},
+	{operation: "DELETE wrapping_key", path: "wrapping_key"},
 	{operation: "GET metrics", path: "metrics"},
 	{operation: "GET info", path: "info"},
 }
@@ -165,6 +166,7 @@ type documented struct {
 	capability string
 	inPath     []string // fields
 	inBody     []string
+	inQuery    []string
 	fields     map[string]*framework.FieldSchema
 	answer     framework.Response
 	operation  logical.Operation
@@ -190,10 +192,14 @@ func (m *mount) documentedOperations() map[string]*documented {
 			o.capability = "`create`, or `update` where it exists"
 		}
 		for _, name := range slices.Sorted(maps.Keys(p.Fields)) {
-			if isCaptured(p, name) {
+			switch {
+			case isCaptured(p, name):
 				o.inPath = append(o.inPath, name)
-			} else if o.method == "POST" {
+			case !takes(p, operation, name):
+			case o.method == "POST":
 				o.inBody = append(o.inBody, name)
+			case p.Fields[name].Query:
+				o.inQuery = append(o.inQuery, name)
 			}
 		}
 		for _, responses := range p.Operations[operation].Properties().Responses {
@@ -224,14 +230,16 @@ func (o *documented) tables() string {
 	for _, path := range o.paths {
 		fmt.Fprintf(&page, "| `%s` | `/redox/%s` | %s |\n", o.method, path, o.capability)
 	}
-	if len(o.inPath)+len(o.inBody) > 0 {
+	if len(o.inPath)+len(o.inBody)+len(o.inQuery) > 0 {
 		page.WriteString("\n| Parameter | Type | Default | Description |\n|---|---|---|---|\n")
 		for _, name := range o.inPath {
 			fmt.Fprintf(&page, "| `%s` | %s, in the path | | %s |\n", name, typeWords[o.fields[name].Type], o.fields[name].Description)
 		}
-		for _, name := range o.inBody {
-			description, value := withoutDefault(o.fields[name])
-			fmt.Fprintf(&page, "| `%s` | %s |%s | %s |\n", name, typeWords[o.fields[name].Type], value, description)
+		for place, names := range map[string][]string{"": o.inBody, ", in the query": o.inQuery} { // one of them is empty
+			for _, name := range names {
+				description, value := withoutDefault(o.fields[name])
+				fmt.Fprintf(&page, "| `%s` | %s%s |%s | %s |\n", name, typeWords[o.fields[name].Type], place, value, description)
+			}
 		}
 	}
 	return page.String()

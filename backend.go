@@ -123,7 +123,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 			if path.Fields[privateKeyField] != nil {
 				checked.Data = flattenJWK(req.Data)
 			}
-			if err := checkInput(path, checked.Data); err != nil {
+			if err := checkInput(path, req.Operation, checked.Data); err != nil {
 				return answer(nil, err)
 			}
 			req = &checked
@@ -144,11 +144,10 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	pathOnly.Data = nil
 	checkFound, exists, err = b.Backend.HandleExistenceCheck(ctx, &pathOnly)
 	var user *userError
-	var unusable *unusableEntry
 	switch {
 	case errors.As(err, &user):
 		return checkFound, false, nil
-	case errors.As(err, &unusable):
+	case asUnusable(err) != nil:
 		return checkFound, true, nil
 	default:
 		return checkFound, exists, err

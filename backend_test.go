@@ -246,7 +246,7 @@ func TestWritesAreForwarded(t *testing.T) {
 		m.eachOperation(func(_ *framework.Path, operation logical.Operation, path string) {
 			_, err := m.request(operation, path, nil)
 			want := slices.Contains(writes, path) && operation != logical.ReadOperation ||
-				path == "wrapping_key" // whose first read writes
+				path == "wrapping_key" // whose first read writes, too
 			if forwarded := err == logical.ErrReadOnly; forwarded != want {
 				t.Errorf("%s %s is forwarded: %v (%v)", operation, path, forwarded, err)
 			}

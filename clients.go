@@ -78,7 +78,25 @@ type observations struct {
 
 type observed struct {
 	created time.Time // the key
+	begun   bool      // the key was made here, so what is of another key is late
 	clients map[rotation.Client]heardOf
+}
+
+// begin forgets what was heard of a former key of the name of one that is made now.
+func (o *observations) begin(k *signingKey) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.set(k).begun = true
+}
+
+// set makes room for what will be heard of a key. The caller holds the lock.
+func (o *observations) set(k *signingKey) *observed {
+	if o.byKey == nil {
+		o.byKey = map[string]*observed{}
+	}
+	of := &observed{created: k.CreatedTime, clients: map[rotation.Client]heardOf{}}
+	o.byKey[k.name] = of
+	return of
 }
 
 // note merges what was heard with what was heard before. Late news never undo newer ones. It reports whether a version is
@@ -86,15 +104,11 @@ type observed struct {
 func (o *observations) note(k *signingKey, client rotation.Client, news heardOf) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.byKey == nil {
-		o.byKey = map[string]*observed{}
-	}
 	of := o.byKey[k.name]
-	if of == nil || of.created.Before(k.CreatedTime) {
-		of = &observed{created: k.CreatedTime, clients: map[rotation.Client]heardOf{}}
-		o.byKey[k.name] = of
-	}
-	if !of.created.Equal(k.CreatedTime) {
+	switch {
+	case of == nil, !of.begun && !of.created.Equal(k.CreatedTime):
+		of = o.set(k)
+	case !of.created.Equal(k.CreatedTime):
 		return false // of a key that was deleted meanwhile
 	}
 	known := of.clients[client]

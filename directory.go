@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -82,7 +81,7 @@ func (d *directory) read(ctx context.Context) (*configuredClients, error) {
 		return nil, err
 	}
 	c, _, err := d.store.config(ctx)
-	if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
+	if unusable := asUnusable(err); unusable != nil {
 		l.unreadable = append(l.unreadable, unusable.key) // every role inherits from it: no client is known
 		d.keep(l, generation)
 		return l, nil
@@ -97,7 +96,7 @@ func (d *directory) read(ctx context.Context) (*configuredClients, error) {
 	l.add(&role{}, c)
 	for _, name := range names {
 		r, err := d.store.rememberedRole(ctx, name)
-		if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
+		if unusable := asUnusable(err); unusable != nil {
 			l.unreadable = append(l.unreadable, unusable.key)
 			continue
 		}
@@ -129,7 +128,7 @@ func (d *directory) keep(l *configuredClients, generation uint64) {
 // leftTime returns when a client was last taken out of the configuration.
 func (d *directory) leftTime(ctx context.Context) (time.Time, error) {
 	left, err := d.store.leftTime(ctx)
-	if unusable := (*unusableEntry)(nil); !errors.As(err, &unusable) {
+	if asUnusable(err) == nil {
 		return left, err
 	}
 	d.mu.Lock()
@@ -178,7 +177,7 @@ func (w *writing) roleChanges(ctx context.Context, before, after *role, now time
 		return nil
 	}
 	c, _, err := w.config(ctx)
-	if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
+	if unusable := asUnusable(err); unusable != nil {
 		return w.clientLeaves(ctx, now) // for all that is known
 	}
 	if err != nil {

@@ -369,11 +369,11 @@ func (c *testClock) now() tokencache.Instant {
 
 func (c *testClock) wall() time.Time { return c.now().Wall }
 
-// setWall sets the wall clock alone ahead, or back.
-func (c *testClock) setWall(d time.Duration) {
+// setWall sets what a node takes for the time, and leaves the time that has passed since it was started as it is.
+func (c *testClock) setWall(wall time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.instant.Wall = c.instant.Wall.Add(d)
+	c.instant.Wall = wall
 }
 
 func (c *testClock) advance(d time.Duration) {

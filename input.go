@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/privatekey"
 )
@@ -28,11 +29,11 @@ var plainForms = map[framework.FieldType]*regexp.Regexp{
 
 // checkInput refuses fields that the path does not have, and values that are not of their field's type. The framework
 // would only warn of the first, and repeat the value of the second in its error.
-func checkInput(path *framework.Path, data map[string]any) error {
+func checkInput(path *framework.Path, operation logical.Operation, data map[string]any) error {
 	for _, name := range slices.Sorted(maps.Keys(data)) { // the same error for the same input
 		schema := path.Fields[name]
-		if schema == nil {
-			return unknownField(path, name)
+		if schema == nil || !takes(path, operation, name) {
+			return unknownField(path, operation, name)
 		}
 		if isCaptured(path, name) {
 			// The framework would go on with what the path says: with the configuration's own client ID, for example,
@@ -73,10 +74,17 @@ func isCaptured(path *framework.Path, field string) bool {
 	return strings.Contains(path.Pattern, "(?P<"+field+">")
 }
 
-func unknownField(path *framework.Path, name string) error {
+// takes reports whether an operation takes a field of its path. What a deletion takes, and nothing else does, is marked
+// as coming in the query.
+func takes(path *framework.Path, operation logical.Operation, field string) bool {
+	return isCaptured(path, field) || path.Operations[logical.DeleteOperation] == nil ||
+		path.Fields[field].Query == (operation == logical.DeleteOperation)
+}
+
+func unknownField(path *framework.Path, operation logical.Operation, name string) error {
 	known := make([]string, 0, len(path.Fields))
 	for field := range path.Fields {
-		if !isCaptured(path, field) {
+		if !isCaptured(path, field) && takes(path, operation, field) {
 			known = append(known, field)
 		}
 	}

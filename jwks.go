@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -23,7 +22,7 @@ type jwkSets struct {
 	all      []byte
 	byKey    map[string][]byte
 	versions []rotation.Version // of all keys
-	unusable int                // keys whose entry can't be used
+	unusable map[string]error   // why the entries of the other keys can't be used
 }
 
 // publishedSets keeps the sets in memory: anybody may ask for them, so asking must cost next to nothing.
@@ -87,7 +86,7 @@ func (r *keyring) loadSets(ctx context.Context) (*jwkSets, error) {
 	if err != nil {
 		return nil, err
 	}
-	sets := &jwkSets{byKey: make(map[string][]byte, len(names))}
+	sets := &jwkSets{byKey: make(map[string][]byte, len(names)), unusable: map[string]error{}}
 	all := []*jwk.Public{}
 	for _, name := range names {
 		k, err := r.store.key(ctx, name)
@@ -95,9 +94,9 @@ func (r *keyring) loadSets(ctx context.Context) (*jwkSets, error) {
 		if err == nil && k != nil {
 			own, err = k.published()
 		}
-		if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
+		if asUnusable(err) != nil {
 			r.logger.Error("key is missing in the JWKS", "key", name, "error", err)
-			sets.unusable++
+			sets.unusable[name] = err
 			continue
 		}
 		if err != nil {

@@ -95,7 +95,7 @@ func (r *keyring) snapshotOf(ctx context.Context, k *signingKey, client *rotatio
 	s := &keySnapshot{signingKey: k}
 	var err error
 	s.stored, err = r.storedClients(ctx, k)
-	if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
+	if unusable := asUnusable(err); unusable != nil {
 		r.logger.Error("what is known of a key's clients can't be used; each is asked anew", "key", k.name, "error", err)
 		s.stored, s.unusable, err = &storedClients{unusable: true}, unusable, nil
 	}
@@ -177,7 +177,7 @@ func (r *keyring) settle(ctx context.Context, name string, directory *directory,
 		if err != nil {
 			return err
 		}
-		if unusable := (*unusableEntry)(nil); errors.As(before.unusable, &unusable) && unusable.newer {
+		if unusable := asUnusable(before.unusable); unusable != nil && unusable.newer {
 			return unusable // another version of the plugin knows better
 		}
 		next, transitions, err := before.rotation().Replay(append(probes, rotation.Settle{Configuration: configured.Configuration}), r.now().Wall)
@@ -254,6 +254,7 @@ func (r *keyring) edit(ctx context.Context, name string, decide func(*writing, *
 		if created {
 			k = defaultKey()
 			k.name, k.CreatedTime = name, r.now().Wall.UTC()
+			r.observed.begin(k)
 		}
 		e, err := decide(w, k)
 		if err != nil || e == nil {
@@ -261,8 +262,12 @@ func (r *keyring) edit(ctx context.Context, name string, decide func(*writing, *
 		}
 		change := keyChange{created: created, endTokens: e.endTokens}
 		if e.version != nil {
-			if err := w.requireFreeKID(ctx, e.version.KID, name); err != nil {
+			unusable, err := w.requireFreeKID(ctx, e.version.KID, name)
+			if err != nil {
 				return err
+			}
+			for _, u := range unusable {
+				r.logger.Warn("a new version may have the kid of a key that can't be used", "key", name, "kid", e.version.KID, "error", u)
 			}
 			if change.transitions, err = k.bring(e.version, e.cause); err != nil {
 				return explain(k, err)
@@ -324,22 +329,39 @@ func (r *keyring) delete(ctx context.Context, name string, decide func(*writing,
 		if err := decide(w, k); err != nil {
 			return err
 		}
-		defer func() {
-			r.forget(name)
-			r.clients.drop(name)
-			r.changed(keyChange{key: name, endTokens: true})
-		}()
-		// What is known of clients goes first: without its key it would be taken for that of a later key of this name.
-		for _, prefix := range []string{formerClientsPrefix, clientsStoragePrefix} {
-			if err := w.delete(ctx, prefix+name); err != nil {
-				return err
-			}
-		}
-		r.observed.drop(name)
 		deleted = true
-		return w.delete(ctx, keysStoragePrefix+name)
+		return r.remove(ctx, w, name)
 	})
 	return deleted && err == nil, err
+}
+
+// deleteUnusable deletes a key whose entry can't be used. It reports whether there was such an entry.
+func (r *keyring) deleteUnusable(ctx context.Context, name string) (deleted bool, err error) {
+	err = r.store.write(ctx, func(w *writing) error {
+		if _, err := w.key(ctx, name); asUnusable(err) == nil {
+			return err
+		}
+		deleted = true
+		return r.remove(ctx, w, name)
+	})
+	return deleted && err == nil, err
+}
+
+// remove deletes the entries of a key, and all that was derived from it.
+func (r *keyring) remove(ctx context.Context, w *writing, name string) error {
+	defer func() {
+		r.forget(name)
+		r.clients.drop(name)
+		r.changed(keyChange{key: name, endTokens: true})
+	}()
+	// What is known of clients goes first: without its key it would be taken for that of a later key of this name.
+	for _, prefix := range []string{formerClientsPrefix, clientsStoragePrefix} {
+		if err := w.delete(ctx, prefix+name); err != nil {
+			return err
+		}
+	}
+	r.observed.drop(name)
+	return w.delete(ctx, keysStoragePrefix+name)
 }
 
 // open returns the opened private key of a version. generation is the store's, from before the key was read.

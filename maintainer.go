@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
@@ -100,17 +101,20 @@ func (m *maintainer) askAndSettle(ctx context.Context, s *keySnapshot) (after *k
 	return after, isOverload(done.noWord), err
 }
 
-// rotateIfDue makes the next version of a key whose time has come.
+// rotateIfDue makes the next version of a key whose time has come. A time that a clock which was ahead has set is not
+// waited for.
 func (m *maintainer) rotateIfDue(ctx context.Context, s *keySnapshot) error {
 	now := m.now().Wall
+	if s.rotationTooFar(now) {
+		return m.scheduleAnew(ctx, s.name, now)
+	}
 	due, missed := s.rotationDue(now)
 	if !due && !missed {
 		return nil
 	}
 	var next *keyVersion
 	if due && s.in(rotation.Pending) == nil {
-		newest := s.newest()
-		key, err := privatekey.Generate(newest.Algorithm, newest.rsaBits())
+		key, err := privatekey.Generate(s.newest().Algorithm, s.generatedBits())
 		if err != nil {
 			return err
 		}
@@ -146,4 +150,22 @@ func (m *maintainer) rotateIfDue(ctx context.Context, s *keySnapshot) error {
 	m.telemetry.metrics.rotation(outcome)
 	m.telemetry.announce(eventRotationSkip, keysStoragePrefix+s.name, "key", s.name, "cause", outcome)
 	return nil
+}
+
+// scheduleAnew sets the time of the next rotation of a key, counted from now, where the one that is stored is too far away.
+func (m *maintainer) scheduleAnew(ctx context.Context, name string, now time.Time) error {
+	var stored time.Time
+	after, err := m.keys.edit(ctx, name, func(_ *writing, k *signingKey) (*edit, error) {
+		if !k.rotationTooFar(now) { // it was deleted or written meanwhile
+			return nil, nil
+		}
+		stored = k.NextRotationTime
+		k.scheduleRotation(now)
+		return &edit{}, nil
+	})
+	if err == nil && after != nil {
+		m.telemetry.logger.Warn("a rotation was further away than it can be, since a clock was ahead; it is scheduled anew", "key", name,
+			"stored", formatTime(stored), "next", formatTime(after.NextRotationTime))
+	}
+	return err
 }

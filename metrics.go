@@ -132,6 +132,9 @@ func newMetrics() *metrics {
 
 // read counts how a read of a token ended.
 func (m *metrics) read(served *tokencache.Served[*token], err error) {
+	if errors.Is(err, logical.ErrReadOnly) {
+		return // another node serves it, and counts it
+	}
 	outcome := readFromMemory
 	switch {
 	case err != nil:

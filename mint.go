@@ -57,6 +57,24 @@ func newMinter(s *store, keys *keyring, n *node, t *telemetry, now func() tokenc
 	return m
 }
 
+// errActiveNodeMints is why a node that may not write has no token: the version that signs is rejected, and only the node
+// that may write can learn what is taken. It is an error of its own since it is remembered, so that Redox is not asked again
+// with each read; what goes to Vault is logical.ErrReadOnly, which makes it forward the request.
+var errActiveNodeMints = fmt.Errorf("Redox rejects the version that signs, and this node may not learn another: %w", logical.ErrReadOnly)
+
+// token gets the token of a role from the cache, by its Get or its Fresh.
+func (m *minter) token(ctx context.Context, roleName string, get func(context.Context, string) (tokencache.Served[*token], error)) (tokencache.Served[*token], error) {
+	served, err := get(ctx, roleName)
+	if errors.Is(err, errActiveNodeMints) && m.node.mayWrite() { // it has become the active node since
+		m.tokens.ForgetFailure(roleName)
+		served, err = get(ctx, roleName)
+	}
+	if errors.Is(err, errActiveNodeMints) || errors.Is(served.Stale, errActiveNodeMints) {
+		return tokencache.Served[*token]{}, logical.ErrReadOnly
+	}
+	return served, err
+}
+
 // dropTokensOf drops the tokens that were minted with a key.
 func (m *minter) dropTokensOf(key string) {
 	m.tokens.DropFunc(func(t *token) bool { return t.keyName == key })
@@ -267,7 +285,7 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 		case !m.node.mayWrite():
 			m.telemetry.logger.Debug("Redox does not take the version that signs, so the active node mints", "key", own.Key,
 				"client_id", own.ClientID, "error", err)
-			return nil, logical.ErrReadOnly
+			return nil, errActiveNodeMints
 		}
 		news[v.Number] = heard{at: m.now()}
 		if rejected == nil {
@@ -370,7 +388,7 @@ func (m *minter) mint(ctx context.Context, roleName string) (tokencache.Minted[*
 		return nothing, logical.ErrReadOnly
 	}
 	result, err := m.exchange(ctx, c)
-	if errors.Is(err, context.Canceled) || errors.Is(err, logical.ErrReadOnly) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errActiveNodeMints) {
 		// A change has superseded this mint, the mount is closing, or another node mints: nothing failed.
 		return nothing, err
 	}
@@ -407,5 +425,5 @@ func mintPauses(err error) (pause bool, least time.Duration) {
 	if errors.As(err, &remote) {
 		return true, remote.RetryAfter
 	}
-	return errors.Is(err, tokencache.ErrExpired) || errors.Is(err, logical.ErrReadOnly), 0
+	return errors.Is(err, tokencache.ErrExpired) || errors.Is(err, errActiveNodeMints), 0
 }

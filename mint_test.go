@@ -177,7 +177,8 @@ func TestMintPauses(t *testing.T) {
 		{&redox.Error{Kind: redox.Rejected}, true, 0},
 		{tokencache.ErrExpired, true, 0},
 		{fieldError("role", "create it", "there is none"), false, 0},
-		{logical.ErrReadOnly, true, 0},
+		{errActiveNodeMints, true, 0},
+		{logical.ErrReadOnly, false, 0},
 		{errors.New("the storage is broken"), false, 0},
 		{fmt.Errorf("given up: %w", context.Canceled), false, 0},
 	} {

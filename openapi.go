@@ -4,6 +4,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -40,6 +41,22 @@ func inlineSchemas(response *logical.Response) {
 				inline(response.Content)
 			}
 		}
+		if item.Delete != nil {
+			keepForDeletion(item, forceField)
+		}
 	}
 	clear(document.Components.Schemas)
+}
+
+// keepForDeletion takes a field that only the deletion of a path has out of the other operations: the framework gives it
+// to all.
+func keepForDeletion(item *framework.OASPathItem, field string) {
+	if item.Get != nil {
+		item.Get.Parameters = slices.DeleteFunc(item.Get.Parameters, func(p framework.OASParameter) bool { return p.Name == field })
+	}
+	if item.Post != nil && item.Post.RequestBody != nil {
+		for _, media := range item.Post.RequestBody.Content {
+			delete(media.Schema.Properties, field)
+		}
+	}
 }

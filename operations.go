@@ -111,3 +111,26 @@ func pathName(data *framework.FieldData, field string) string {
 	name, _ := data.Get(field).(string)
 	return name
 }
+
+// forceField is the field that does a step at once, and of a deletion that also takes an entry that can't be used.
+const forceField = "force"
+
+func deletionForce() *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeBool, Query: true,
+		Description: "Delete it also where its stored entry can't be read. An entry that can be read is deleted, or not, " +
+			"as without it. Default: false.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Force"}}
+}
+
+// forced returns what the failure to read an entry means to its deletion: nothing where the entry can't be used and is
+// to be deleted by force.
+func forced(err error, data *framework.FieldData) error {
+	unusable := asUnusable(err)
+	if unusable == nil {
+		return err
+	}
+	if force, _ := data.Get(forceField).(bool); force {
+		return nil
+	}
+	return fieldError(forceField, "to delete it: "+unusable.deleteByForce(), "%s", unusable)
+}

@@ -160,9 +160,11 @@ func (c *config) validate() error {
 func (b *backend) pathConfig() *framework.Path {
 	const writing = "Configure the connection to Redox, or change the fields that are named."
 	shown := responseFields(rowSchemas(configRows, &config{}))
+	fields := rowSchemas(configRows, defaultConfig())
+	fields[forceField] = deletionForce()
 	return &framework.Path{
 		Pattern:        "config",
-		Fields:         rowSchemas(configRows, defaultConfig()),
+		Fields:         fields,
 		ExistenceCheck: b.configExists,
 		DisplayAttrs:   display("configuration"),
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -182,7 +184,9 @@ registered there. For most this is all there is to write:
 
 An update changes only the fields it names; an empty value brings a field's
 default back. A read shows the URLs in effect, also where they are derived from
-base_url. The configuration can be deleted when no role is left.
+base_url. The configuration can be deleted when no role is left. One whose stored
+entry can't be read is deleted with force=true, whatever roles there are: until
+it is written again, they have its defaults.
 `,
 	}
 }
@@ -231,20 +235,22 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 	return nil, nil
 }
 
-func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) configDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	deleted := false
 	err := b.store.write(ctx, func(w *writing) error {
 		c, written, err := w.config(ctx)
-		if err != nil || !written {
-			return err
+		switch {
+		case err != nil:
+			if err = forced(err, data); err == nil {
+				c, err = defaultConfig(), w.clientLeaves(ctx, b.now().Wall) // whichever there were
+			}
+		case !written:
+			return nil
+		default:
+			err = requireNoRoles(ctx, w.store)
 		}
-		roles, err := w.roleNames(ctx)
 		if err != nil {
 			return err
-		}
-		if len(roles) > 0 {
-			return fieldError("", "delete those roles first, or write the fields you want to change",
-				"the configuration can't be deleted: roles inherit from it (%s)", someOf(roles))
 		}
 		deleted = true
 		defer b.minter.tokens.DropAll()
@@ -258,4 +264,17 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 	}
 	b.telemetry.changed(eventConfigDelete, req.Path, req.Operation)
 	return nil, nil
+}
+
+// requireNoRoles refuses to delete the configuration from which roles inherit, also those that can't be used.
+func requireNoRoles(ctx context.Context, s *store) error {
+	roles, err := s.roleNames(ctx)
+	if err != nil {
+		return err
+	}
+	if len(roles) > 0 {
+		return fieldError("", "delete those roles first, or write the fields you want to change",
+			"the configuration can't be deleted: roles inherit from it (%s)", someOf(roles))
+	}
+	return nil
 }

@@ -48,7 +48,7 @@ func (b *backend) jwksRead(ctx context.Context, _ *logical.Request, data *framew
 	if name := pathName(data, "key"); name != "" {
 		body = sets.byKey[name]
 		if body == nil {
-			return nil, nil // Vault makes it a 404
+			return nil, sets.unusable[name] // without an error Vault makes it a 404
 		}
 	}
 	return &logical.Response{Data: map[string]any{

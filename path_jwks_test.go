@@ -151,8 +151,9 @@ func TestJWKSSurvivesOneUnusableKey(t *testing.T) {
 			m.restart()
 			m.wantKids("jwks", "kid-a")
 			m.wantKids("jwks/a", "kid-a")
-			if data := m.read("jwks/bad"); data != nil {
-				t.Errorf("the unusable key is published: %v", data)
+			if status, err := m.failed(logical.ReadOperation, "jwks/bad", nil); status != http.StatusInternalServerError ||
+				!strings.Contains(err.Error(), `the stored entry "keys/bad"`) {
+				t.Errorf("the unusable key's own JWKS answers %d, %v", status, err)
 			}
 			if log := m.log.String(); !strings.Contains(log, "[ERROR]") || !strings.Contains(log, `keys/bad`) {
 				t.Errorf("the log does not name the unusable key: %s", log)

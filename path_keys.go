@@ -5,7 +5,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -20,7 +20,7 @@ const (
 	defaultRSABits   = 3072
 )
 
-var rsaBitsAllowed = []any{2048, 3072, 4096}
+var rsaBitsAllowed = []any{2048, 3072, maxGeneratedBits}
 
 // keyRows are a key's settings. Its key pairs are no settings: they come and go with its versions.
 var keyRows = []row[signingKey]{
@@ -69,6 +69,7 @@ func (b *backend) pathKeys() []*framework.Path {
 		"kid": {Type: framework.TypeString,
 			Description:  "Key ID under which Redox will know the public key. Default: its RFC 7638 thumbprint. Can't be changed later.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"}},
+		forceField: deletionForce(),
 	} {
 		fields[name] = schema
 	}
@@ -111,7 +112,8 @@ for example what this prints:
 Writing a key that exists changes its settings and never makes a new key pair:
 that is what keys/NAME/rotate is for. To bring a key that exists elsewhere, see
 keys/NAME/import. A key is deleted only with deletion_allowed=true, and not while
-the configuration or a role uses it.
+the configuration or a role uses it. One whose stored entry can't be read is
+deleted with force=true, and with it all that is known of its clients.
 `,
 		},
 	}
@@ -125,7 +127,7 @@ func (b *backend) keysList(ctx context.Context, _ *logical.Request, _ *framework
 	about := make(map[string]any, len(names))
 	for _, name := range names {
 		k, err := b.store.key(ctx, name)
-		if unusable := (*unusableEntry)(nil); errors.As(err, &unusable) {
+		if asUnusable(err) != nil {
 			about[name] = map[string]any{"algorithm": "", "kid": "", "rotation": "unreadable"}
 			continue
 		}
@@ -308,15 +310,20 @@ func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *fra
 			return fieldError("deletion_allowed", "write deletion_allowed=true to keys/"+name+" first",
 				"key %q is protected from deletion", name)
 		}
-		references, err := w.referencesTo(ctx, name)
+		references, unusable, err := w.referencesTo(ctx, name)
 		if err != nil {
 			return err
 		}
 		if len(references) > 0 {
 			return fieldError("name", "give them another key first", "key %q is used by %s", name, someOf(references))
 		}
-		return nil
+		return mayBeUsedBy(fmt.Sprintf("key %q", name), unusable)
 	})
+	if asUnusable(err) != nil {
+		if err = forced(err, data); err == nil {
+			deleted, err = b.keys.deleteUnusable(ctx, name)
+		}
+	}
 	if err != nil || !deleted {
 		return nil, err
 	}

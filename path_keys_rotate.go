@@ -41,7 +41,7 @@ func (b *backend) pathKeysRotate() []*framework.Path {
 				Description:  "Signature algorithm of the new version. Default: as before.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Algorithm"}},
 			"rsa_bits": {Type: framework.TypeInt, AllowedValues: rsaBitsAllowed,
-				Description:  "Size of an RS384 key: 2048, 3072 or 4096. Default: as before, or 3072 after an ES384 key.",
+				Description:  "Size of an RS384 key: 2048, 3072 or 4096. Default: as before, but at most 4096; 3072 after an ES384 key.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "RSA bits"}},
 			"kid": {Type: framework.TypeString,
 				Description:  "Key ID of the new version. Default: its RFC 7638 thumbprint.",
@@ -57,7 +57,7 @@ Until then the version before goes on signing; and after that it is kept until
 every client ID was asked and took its successor.
 `),
 		keyVerb("activate", "Prove the pending version at Redox, and promote it.", map[string]*framework.FieldSchema{
-			"force": {Type: framework.TypeBool,
+			forceField: {Type: framework.TypeBool,
 				Description:  "Promote it without asking Redox. Default: false.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Force"}},
 		}, b.keyActivate, `
@@ -72,7 +72,7 @@ With force=true it is promoted unproved, and signs for every client ID. That is 
 a Vault that can't reach Redox and only hands out assertions.
 `),
 		keyVerb("abandon", "Drop the pending version of a key.", map[string]*framework.FieldSchema{
-			"force": forceField,
+			forceField: verbForce(),
 		}, b.keyAbandon, `
 Makes the pending version a retired one whose grace period is over. It is destroyed
 once Redox was asked about every client ID that uses the key, and each took the
@@ -85,7 +85,7 @@ With force=true it is destroyed at once, whoever needs it.
 			"version": {Type: framework.TypeInt,
 				Description:  "Number of the version. Default: all retired versions.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Version"}},
-			"force": forceField,
+			forceField: verbForce(),
 			"destroy_now": {Type: framework.TypeBool,
 				Description:  "With version: it is compromised, so destroy it in whatever state, even if it is in use. Default: false.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Destroy now"}},
@@ -113,10 +113,12 @@ since that may have had a reason. This puts it back.
 	}
 }
 
-// forceField is for verbs that wait for proof.
-var forceField = &framework.FieldSchema{Type: framework.TypeBool,
-	Description:  "Destroy at once, without asking Redox who needs the version. Default: false.",
-	DisplayAttrs: &framework.DisplayAttributes{Name: "Force"}}
+// verbForce is for verbs that wait for proof.
+func verbForce() *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeBool,
+		Description:  "Destroy at once, without asking Redox who needs the version. Default: false.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Force"}}
+}
 
 func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
@@ -131,7 +133,7 @@ func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *frame
 	if err != nil {
 		return nil, err
 	}
-	next, err := b.generateVersion(data, k.newest().Algorithm, k.newest().rsaBits())
+	next, err := b.generateVersion(data, k.newest().Algorithm, k.generatedBits())
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +151,7 @@ func (b *backend) keyRotate(ctx context.Context, _ *logical.Request, data *frame
 
 func (b *backend) keyActivate(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	if force, _ := data.Get("force").(bool); force {
+	if force, _ := data.Get(forceField).(bool); force {
 		after, err := b.keys.apply(ctx, name, rotation.Force{})
 		response, err := b.showChanged(ctx, after, err)
 		if err != nil {
@@ -176,7 +178,7 @@ func (b *backend) keyActivate(ctx context.Context, _ *logical.Request, data *fra
 }
 
 func (b *backend) keyAbandon(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	force, _ := data.Get("force").(bool)
+	force, _ := data.Get(forceField).(bool)
 	return b.letGo(ctx, pathName(data, "name"), rotation.Abandon{Force: force}, force)
 }
 
@@ -184,7 +186,7 @@ func (b *backend) keyRetire(ctx context.Context, _ *logical.Request, data *frame
 	name := pathName(data, "name")
 	number, _ := data.Get("version").(int)
 	compromised, _ := data.Get("destroy_now").(bool)
-	force, _ := data.Get("force").(bool)
+	force, _ := data.Get(forceField).(bool)
 	named := isGiven(data, "version")
 	switch {
 	case named && number < 1:

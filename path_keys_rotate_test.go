@@ -5,7 +5,9 @@ package main
 
 import (
 	"context"
+	"crypto/rsa"
 	"encoding/json"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -18,6 +20,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
@@ -564,6 +567,105 @@ func TestAutomaticRotation(t *testing.T) {
 				t.Error("the log does not say that a rotation was skipped")
 			}
 		})
+	}
+}
+
+// TestGeneratedKeysAreNotTooLarge: a key that was imported may be larger than what is offered. The next version is not.
+func TestGeneratedKeysAreNotTooLarge(t *testing.T) {
+	modulus := new(big.Int).Lsh(big.NewInt(1), 8191) // of 8192 bits
+	large := must(jwk.MarshalPKIX(&rsa.PublicKey{N: modulus.SetBit(modulus, 0, 1), E: 65537}))
+	for name, rotate := range map[string]func(*mount){
+		"rotate": func(m *mount) { m.write("keys/main/rotate", nil) },
+		"due": func(m *mount) {
+			m.write("keys/main", map[string]any{"rotation_period": "24h"})
+			m.clock.advance(25 * time.Hour)
+			m.passNow()
+		},
+	} {
+		m := newReadyMount(t)
+		k := must(m.store.key(t.Context(), "main"))
+		k.Versions[0].Algorithm, k.Versions[0].PublicKey = algorithmRS384, large
+		m.plant("keys/main", string(must(json.Marshal(k))))
+		rotate(m)
+		next := must(m.store.key(t.Context(), "main")).newest()
+		if next.Number != 2 || next.Algorithm != algorithmRS384 || next.rsaBits() != 4096 {
+			t.Errorf("%s: version %d is %s with %d bits", name, next.Number, next.Algorithm, next.rsaBits())
+		}
+	}
+}
+
+// TestRotationAfterAClockWasAhead: what a clock that was ahead has put off is not put off for good, whether it was ahead
+// in a pass or when settings were written.
+func TestRotationAfterAClockWasAhead(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, settings := range map[string]map[string]any{
+		"period": {"rotation_period": "24h"}, "schedule": {"rotation_schedule": "0 3 * * *"}, // it is 03:04
+	} {
+		for when, happens := range map[string]func(*mount){
+			"in a pass": func(m *mount) { m.passNow() },
+			"at a setting": func(m *mount) {
+				m.write("keys/main", map[string]any{"rotation_period": "", "rotation_schedule": ""})
+				m.write("keys/main", settings)
+			},
+		} {
+			m := newReadyMount(t)
+			m.write("keys/main", settings)
+			now := m.clock.wall()
+			m.clock.setWall(now.Add(1000 * day))
+			happens(m)
+			m.clock.setWall(now)
+			if m.read("keys/main")["pending_version"] != nil {
+				m.write("keys/main/abandon", nil)
+			}
+			versions := len(m.versions("main"))
+			m.passNow()
+			stored := must(m.store.key(t.Context(), "main")).NextRotationTime
+			if stored.After(now.Add(day+maxRotationDelay)) || stored.Before(now.Add(day-5*time.Minute)) {
+				t.Errorf("%s, %s: the next rotation is %s after now", name, when, stored.Sub(now))
+			}
+			m.passNow()
+			if again := must(m.store.key(t.Context(), "main")).NextRotationTime; !again.Equal(stored) {
+				t.Errorf("%s, %s: another pass puts it from %s to %s", name, when, stored, again)
+			}
+			if told := strings.Count(m.log.String(), "a rotation was further away than it can be"); told != 1 {
+				t.Errorf("%s, %s: the log says it %d times", name, when, told)
+			}
+			if len(m.versions("main")) != versions {
+				t.Errorf("%s, %s: there is a new version", name, when)
+			}
+			m.clock.setWall(stored)
+			m.passNow()
+			if len(m.versions("main")) != versions+1 {
+				t.Errorf("%s, %s: when its time comes there is no new version", name, when)
+			}
+		}
+	}
+}
+
+// TestRotationTooFar: the last moment that a time can be set for is believed.
+func TestRotationTooFar(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	scheduled := time.Date(2026, 2, 1, 3, 0, 0, 0, time.UTC)
+	monthly, period := rotationTimes{schedule: "0 3 1 * *"}, rotationTimes{period: 720 * time.Hour}
+	for name, test := range map[string]struct {
+		times rotationTimes
+		next  time.Time
+		want  bool
+	}{
+		"none":                     {rotationTimes{}, time.Time{}, false},
+		"none any more":            {rotationTimes{}, now.Add(1e6 * time.Hour), false},
+		"not set":                  {period, time.Time{}, false},
+		"due":                      {period, now.Add(-time.Hour), false},
+		"a period from now":        {period, now.Add(720*time.Hour + maxRotationDelay), false},
+		"more than that":           {period, now.Add(720*time.Hour + maxRotationDelay + 1), true},
+		"at the scheduled time":    {monthly, scheduled.Add(maxRotationDelay), false},
+		"after it":                 {monthly, scheduled.Add(maxRotationDelay + 1), true},
+		"a schedule without times": {rotationTimes{schedule: "0 3 30 2 *"}, now.Add(1e6 * time.Hour), false},
+	} {
+		k := &signingKey{RotationPeriod: test.times.period, RotationSchedule: test.times.schedule, NextRotationTime: test.next}
+		if got := k.rotationTooFar(now); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

@@ -86,7 +86,7 @@ func (b *backend) stateMetrics(ctx context.Context) (*prometheus.Registry, error
 			WithLabelValues().Set(least.Seconds())
 	}
 	gauges("redox_keys", "Signing keys.").WithLabelValues().Set(float64(len(keys.byKey)))
-	gauges("redox_keys_unusable", "Stored signing keys that can't be used.").WithLabelValues().Set(float64(keys.unusable))
+	gauges("redox_keys_unusable", "Stored signing keys that can't be used.").WithLabelValues().Set(float64(len(keys.unusable)))
 
 	counts := gauges("redox_key_versions", "Versions of signing keys, by state.", "state")
 	ages := gauges("redox_key_version_age_seconds_max", "Seconds since the oldest version that is in a state was made.", "state")

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -110,6 +111,23 @@ func TestMetricsOfTokens(t *testing.T) {
 	m.clock.advance(290 * time.Second)
 	m.read("token")
 	m.wantSeries("a read in an outage", map[string]float64{"token_reads_total result=stale": 1})
+}
+
+// A read that another node is to serve has not failed here, nor has it been served here.
+func TestMetricsOfForwardedReads(t *testing.T) {
+	m := newReadyMount(t)
+	m.write("roles/team", map[string]any{"leased": true})
+	m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+	for _, operation := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+		if _, err := m.failed(operation, "token/team", nil); err != logical.ErrReadOnly {
+			t.Errorf("%s of a leased token on a standby gives %v", operation, err)
+		}
+	}
+	for key, value := range m.series() {
+		if strings.HasPrefix(key, "token_reads_total") && value != 0 {
+			t.Errorf("%s is %v", key, value)
+		}
+	}
 }
 
 // Each cause of a failure has its own series, and none beside those that are there from the beginning.

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -86,6 +87,7 @@ func (b *backend) pathRoles() []*framework.Path {
 	fields := rowSchemas(roleRows, &role{})
 	shown := responseFields(fields)
 	fields["name"] = nameField("Name of the role.")
+	fields[forceField] = deletionForce()
 	return []*framework.Path{
 		{
 			Pattern:      "roles/?$",
@@ -121,6 +123,9 @@ inherited.
 
 Roles that share a client ID are kept apart by Vault only: to Redox they are the
 same API key.
+
+A role that is the platform_role of a key is not deleted. One whose stored entry
+can't be read is deleted with force=true.
 `,
 		},
 	}
@@ -185,15 +190,18 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 	deleted := false
 	err := b.store.write(ctx, func(w *writing) error {
 		r, err := w.role(ctx, name)
-		if err != nil || r == nil {
-			return err
+		switch {
+		case err != nil:
+			if err = forced(err, data); err == nil {
+				err = w.clientLeaves(ctx, b.now().Wall) // whichever it was
+			}
+		case r == nil:
+			return nil
+		default:
+			err = requireNoKeys(ctx, w.store, name)
 		}
-		managed, err := w.keysRegisteredBy(ctx, name)
 		if err != nil {
 			return err
-		}
-		if len(managed) > 0 {
-			return fieldError("name", "name another role there first", "role %q is the platform_role of %s", name, someOf(managed))
 		}
 		deleted = true
 		defer b.minter.tokens.Drop(name)
@@ -208,4 +216,16 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 	b.telemetry.trouble.change(name, false) // it can't recover any more
 	b.telemetry.changed(eventRoleDelete, req.Path, req.Operation, "role", name)
 	return nil, nil
+}
+
+// requireNoKeys refuses to delete a role whose tokens a key is registered with, or may be.
+func requireNoKeys(ctx context.Context, s *store, role string) error {
+	managed, unusable, err := s.keysRegisteredBy(ctx, role)
+	if err != nil {
+		return err
+	}
+	if len(managed) > 0 {
+		return fieldError("name", "name another role there first", "role %q is the platform_role of %s", role, someOf(managed))
+	}
+	return mayBeUsedBy(fmt.Sprintf("role %q", role), unusable)
 }

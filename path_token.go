@@ -66,11 +66,11 @@ func (b *backend) leasedToken() *framework.Secret {
 }
 
 func (b *backend) tokenRead(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return b.tokenResponse(b.minter.tokens.Get(ctx, pathName(data, "role")))
+	return b.tokenResponse(b.minter.token(ctx, pathName(data, "role"), b.minter.tokens.Get))
 }
 
 func (b *backend) tokenMint(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	return b.tokenResponse(b.minter.tokens.Fresh(ctx, pathName(data, "role")))
+	return b.tokenResponse(b.minter.token(ctx, pathName(data, "role"), b.minter.tokens.Fresh))
 }
 
 // tokenResponse is the same for all readers of one token, but for ttl: a consumer may take any other change for a new

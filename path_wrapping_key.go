@@ -28,6 +28,7 @@ type wrappingKey struct {
 func (b *backend) pathWrappingKey() *framework.Path {
 	return &framework.Path{
 		Pattern:      "wrapping_key",
+		Fields:       map[string]*framework.FieldSchema{forceField: deletionForce()},
 		DisplayAttrs: display("wrapping-key"),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			// The first read writes.
@@ -35,6 +36,7 @@ func (b *backend) pathWrappingKey() *framework.Path {
 				ok("The wrapping key.", map[string]*framework.FieldSchema{
 					"public_key": answerField(framework.TypeString, "Public half of the RSA-4096 wrapping key, as PEM."),
 				})),
+			logical.DeleteOperation: changing(b.wrappingKeyDelete, "Delete the wrapping key.", noContent),
 		},
 		HelpSynopsis: "The public key to wrap private keys with, before they are imported.",
 		HelpDescription: `
@@ -65,6 +67,10 @@ Vault's transit engine, so tools made for that do. To wrap it yourself:
       vault write redox/keys/NAME/import ciphertext=@ciphertext.b64
 
 docs/import.md in the plugin's repository has the openssl commands for that.
+
+The wrapping key can be deleted: then the next read makes another one, and what
+was wrapped under the old one can't be imported any more. One whose stored entry
+can't be read is deleted with force=true.
 `,
 	}
 }
@@ -113,4 +119,17 @@ func (b *backend) makeWrappingKey(ctx context.Context) (*privatekey.Key, error) 
 		return nil, err
 	}
 	return key, nil
+}
+
+func (b *backend) wrappingKeyDelete(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	return nil, b.store.write(ctx, func(w *writing) error {
+		key, err := w.wrappingKey(ctx)
+		if err == nil && key == nil {
+			return nil
+		}
+		if err := forced(err, data); err != nil {
+			return err
+		}
+		return w.delete(ctx, wrappingKeyStorage)
+	})
 }

@@ -356,9 +356,9 @@ func TestClockThatWasAhead(t *testing.T) {
 	m.setJWKs("client-1", first["public_jwk"], rotated["pending_public_jwk"])
 	m.setJWKs("client-2", first["public_jwk"], rotated["pending_public_jwk"])
 	const year = 365 * 24 * time.Hour
-	m.clock.setWall(year)
+	m.clock.setWall(m.clock.wall().Add(year))
 	m.write("keys/main/activate", nil)
-	m.clock.setWall(-year)
+	m.clock.setWall(m.clock.wall().Add(-year))
 	m.passes(25)
 	m.wantStates("main", "destroyed active")
 }

@@ -278,7 +278,7 @@ func hasKID(kid string) func(json.RawMessage) bool {
 // platformToken returns a token of the key's platform role. A role that signs with the key itself is refused: once Redox
 // no longer knew the key, nothing could make Redox know the next version.
 func (m *maintainer) platformToken(ctx context.Context, k *signingKey) (string, error) {
-	served, err := m.minter.tokens.Get(ctx, k.PlatformRole)
+	served, err := m.minter.token(ctx, k.PlatformRole, m.minter.tokens.Get)
 	if err != nil {
 		return "", fmt.Errorf("no token of the platform_role: %w", err)
 	}

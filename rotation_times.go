@@ -105,6 +105,12 @@ func (k *signingKey) scheduleRotation(now time.Time) {
 	}
 }
 
+// rotationTooFar reports whether the next rotation is further away than it can be: a clock was ahead when it was set.
+func (k *signingKey) rotationTooFar(now time.Time) bool {
+	latest := k.rotationTimes().next(now)
+	return !latest.IsZero() && k.NextRotationTime.After(latest.Add(maxRotationDelay))
+}
+
 // rotationDue reports whether the next version is to be made now (due), or should have been, while its window is over
 // by now, so that the next time counts (missed).
 func (k *signingKey) rotationDue(now time.Time) (due, missed bool) {

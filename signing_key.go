@@ -120,6 +120,14 @@ func (v *keyVersion) rsaBits() int {
 	return public.RSABits()
 }
 
+// maxGeneratedBits is the size of the largest RSA key that is generated. Imported ones may be larger; but to make one of
+// those takes long, and nothing can end it.
+const maxGeneratedBits = 4096
+
+// generatedBits returns the size of the RSA key that is generated for the next version: as before, but not too large.
+// It is 0 after an EC key.
+func (k *signingKey) generatedBits() int { return min(k.newest().rsaBits(), maxGeneratedBits) }
+
 // newKeyVersion records a key pair; its place among the versions is not decided yet. An empty kid stands for the
 // thumbprint (RFC 7638).
 func newKeyVersion(key *privatekey.Key, kid string, imported bool, now time.Time) (*keyVersion, error) {

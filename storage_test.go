@@ -280,29 +280,26 @@ func TestUnusableEntries(t *testing.T) {
 		"config": {
 			{logical.ReadOperation, "config", nil},
 			{logical.UpdateOperation, "config", map[string]any{"scope": "x"}},
-			{logical.DeleteOperation, "config", nil},
 			{logical.ReadOperation, "token", nil},
 			{logical.UpdateOperation, "token", nil},
 			{logical.ReadOperation, "token/team", nil},
 			{logical.UpdateOperation, "assertion", nil},
 			{logical.UpdateOperation, "check/team", nil},
-			{logical.DeleteOperation, "keys/main", nil}, // it may be the key's user
 		},
 		"roles/team": {
 			{logical.ReadOperation, "roles/team", nil},
 			{logical.UpdateOperation, "roles/team", map[string]any{"scope": "x"}},
-			{logical.DeleteOperation, "roles/team", nil},
 			{logical.ReadOperation, "token/team", nil},
 			{logical.UpdateOperation, "token/team", nil},
 			{logical.UpdateOperation, "assertion/team", nil},
 			{logical.UpdateOperation, "check/team", nil},
-			{logical.DeleteOperation, "keys/main", nil},
 		},
 		"keys/main": {
 			{logical.ReadOperation, "keys/main", nil},
 			{logical.UpdateOperation, "keys/main", nil},
 			{logical.UpdateOperation, "keys/main", map[string]any{"algorithm": algorithmES384}},
-			{logical.DeleteOperation, "keys/main", nil},
+			{logical.ReadOperation, "jwks/main", nil},
+			{logical.UpdateOperation, "keys/main/rotate", nil},
 			{logical.UpdateOperation, "config", map[string]any{"key": "main"}},
 			{logical.UpdateOperation, "roles/team", map[string]any{"key": "main"}},
 			{logical.ReadOperation, "token", nil},
@@ -310,6 +307,12 @@ func TestUnusableEntries(t *testing.T) {
 			{logical.UpdateOperation, "assertion", nil},
 			{logical.UpdateOperation, "check", nil},
 		},
+	}
+	// What would delete it, or what it may refer to, says how.
+	refused := map[string][]string{
+		"config":     {"config", "keys/main"},
+		"roles/team": {"roles/team"},
+		"keys/main":  {"keys/main"},
 	}
 	m := newReadyMount(t)
 	m.write("roles/team", nil)
@@ -342,6 +345,13 @@ func TestUnusableEntries(t *testing.T) {
 				if strings.Contains(err.Error(), misplaced) {
 					t.Errorf("%s %s: the error repeats what is stored: %q", r.operation, r.path, err)
 				}
+			}
+			for _, path := range refused[key] {
+				parts := []string{"vault delete redox/" + key + " force=true"}
+				if path == key {
+					parts = append(parts, `"`+key+`" `+says)
+				}
+				m.refusedWith(logical.DeleteOperation, path, nil, parts...)
 			}
 			// Nothing has touched it, and when it is restored all is well, at once.
 			if got := m.storage.snapshot()[key]; got != broken {

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,7 +136,35 @@ func (e *unusableEntry) Error() string {
 }
 
 func unreadableEntry(key string) error {
-	return &unusableEntry{key: key, problem: "is unreadable; restore it from a snapshot of Vault"}
+	if strings.HasPrefix(key, clientsStoragePrefix) || strings.HasPrefix(key, formerClientsPrefix) { // it goes with its key only
+		return &unusableEntry{key: key, problem: "is unreadable; restore it from a snapshot of Vault"}
+	}
+	return &unusableEntry{key: key, problem: "is unreadable; restore it from a snapshot of Vault or delete it"}
+}
+
+// asUnusable returns the unusableEntry that an error is, nil when it is another one.
+func asUnusable(err error) *unusableEntry {
+	unusable := (*unusableEntry)(nil)
+	errors.As(err, &unusable)
+	return unusable
+}
+
+// deleteByForce is the command that deletes an entry that can't be used. An entry is stored under the path of its endpoint.
+func (e *unusableEntry) deleteByForce() string {
+	return "vault delete redox/" + e.key + " " + forceField + "=true"
+}
+
+// mayBeUsedBy refuses to delete what entries that can't be used may refer to. It returns nil when there are none.
+func mayBeUsedBy(what string, unusable []*unusableEntry) error {
+	if len(unusable) == 0 {
+		return nil
+	}
+	names := make([]string, len(unusable))
+	for i, e := range unusable {
+		names[i] = e.key
+	}
+	return fieldError("name", "restore "+names[0]+" from a snapshot of Vault, or delete it: "+unusable[0].deleteByForce(),
+		"%s may be used by %s, which can't be read", what, someOf(names))
 }
 
 // read decodes the entry at key over what into holds already, so that fields an older version did not know keep their
@@ -216,8 +245,8 @@ func (s *store) roleNames(ctx context.Context) ([]string, error) {
 	return s.storage.List(ctx, rolesStoragePrefix)
 }
 
-// roles returns all roles by name.
-func (s *store) roles(ctx context.Context) (map[string]*role, error) {
+// roles returns all roles by name, and the entries of those that can't be used.
+func (s *store) roles(ctx context.Context) (map[string]*role, []*unusableEntry, error) {
 	return all(ctx, s.roleNames, s.role)
 }
 
@@ -246,28 +275,36 @@ func (s *store) keyNames(ctx context.Context) ([]string, error) {
 	return s.storage.List(ctx, keysStoragePrefix)
 }
 
-// keys returns all signing keys by name.
-func (s *store) keys(ctx context.Context) (map[string]*signingKey, error) {
+// keys returns all signing keys by name, and the entries of those that can't be used.
+func (s *store) keys(ctx context.Context) (map[string]*signingKey, []*unusableEntry, error) {
 	return all(ctx, s.keyNames, s.key)
 }
 
-// all reads what has the names that list returns. What was deleted since it was listed is left out.
-func all[T any](ctx context.Context, list func(context.Context) ([]string, error), read func(context.Context, string) (*T, error)) (map[string]*T, error) {
+// all reads what has the names that list returns. What was deleted since it was listed is left out. An entry that can't
+// be used is no error here: one must not stand in the way of all others. What it means that it was not looked at, the
+// caller decides.
+func all[T any](ctx context.Context, list func(context.Context) ([]string, error), read func(context.Context, string) (*T, error)) (
+	found map[string]*T, unusable []*unusableEntry, err error,
+) {
 	names, err := list(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found := make(map[string]*T, len(names))
+	found = make(map[string]*T, len(names))
 	for _, name := range names {
 		one, err := read(ctx, name)
+		if e := asUnusable(err); e != nil {
+			unusable = append(unusable, e)
+			continue
+		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if one != nil {
 			found[name] = one
 		}
 	}
-	return found, nil
+	return found, unusable, nil
 }
 
 // existingKey is key for a field that has to name one.
@@ -293,57 +330,60 @@ func (s *store) requireKey(ctx context.Context, name string) error {
 }
 
 // requireFreeKID refuses a kid that another key of this mount has than the one that is excepted: the server tells keys
-// apart by it.
-func (s *store) requireFreeKID(ctx context.Context, kid, except string) error {
-	keys, err := s.keys(ctx)
+// apart by it. It returns the keys that could not be looked at.
+func (s *store) requireFreeKID(ctx context.Context, kid, except string) (unusable []*unusableEntry, err error) {
+	keys, unusable, err := s.keys(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for name, k := range keys {
 		if name != except && slices.ContainsFunc(k.Versions, func(v keyVersion) bool { return v.KID == kid }) {
-			return fieldError("kid", "give another kid", "key %q has this kid", name)
+			return nil, fieldError("kid", "give another kid", "key %q has this kid", name)
 		}
 	}
-	return nil
+	return unusable, nil
 }
 
-// referencesTo names the configuration and the roles that name a key themselves, sorted.
-func (s *store) referencesTo(ctx context.Context, key string) ([]string, error) {
+// referencesTo names the configuration and the roles that name a key themselves, sorted, and returns those entries that
+// may name it, since they can't be used.
+func (s *store) referencesTo(ctx context.Context, key string) (references []string, unusable []*unusableEntry, err error) {
 	c, _, err := s.config(ctx)
-	if err != nil {
-		return nil, err
+	unusableConfig := asUnusable(err)
+	if err != nil && unusableConfig == nil {
+		return nil, nil, err
 	}
-	roles, err := s.roles(ctx)
+	roles, unusable, err := s.roles(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var references []string
 	for name, r := range roles {
 		if r.Key == key {
 			references = append(references, rolesStoragePrefix+name)
 		}
 	}
 	slices.Sort(references)
-	if c.Key == key {
-		references = slices.Insert(references, 0, "config")
+	if unusableConfig != nil {
+		unusable = slices.Insert(unusable, 0, unusableConfig)
+	} else if c.Key == key {
+		references = slices.Insert(references, 0, configStorageKey)
 	}
-	return references, nil
+	return references, unusable, nil
 }
 
-// keysRegisteredBy names the keys that are registered with the tokens of a role, sorted.
-func (s *store) keysRegisteredBy(ctx context.Context, role string) ([]string, error) {
-	keys, err := s.keys(ctx)
+// keysRegisteredBy names the keys that are registered with the tokens of a role, sorted, and returns the entries of those
+// that may be, since they can't be used.
+func (s *store) keysRegisteredBy(ctx context.Context, role string) (registered []string, unusable []*unusableEntry, err error) {
+	keys, unusable, err := s.keys(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var registered []string
 	for name, k := range keys {
 		if k.PlatformRole == role {
 			registered = append(registered, keysStoragePrefix+name)
 		}
 	}
 	slices.Sort(registered)
-	return registered, nil
+	return registered, unusable, nil
 }
 
 // clients returns what is stored of a key's clients, which is nothing when there is no entry.

@@ -645,10 +645,16 @@ func sayOfStorage(t *testing.T) string {
 	})
 	m.passNow()
 	m.storage.onEach(nil)
+	m.write("roles/team-a", nil)
+	m.write("keys/main", fields{"deletion_allowed": true})
+	m.plant("keys/other", "broken")
+	m.try(logical.DeleteOperation, "roles/team-a", nil)
+	m.write("keys/third", fields{"algorithm": algorithmES384})
 	for _, entry := range []string{`{"schema_version":2}`, `broken`} {
 		m.plant("config", entry)
 		read("config")
 	}
+	m.try(logical.DeleteOperation, "keys/main", nil)
 	deleted := newReadyMount(t)
 	reads := 0
 	deleted.storage.onEach(func(operation, key string) error {
@@ -729,6 +735,8 @@ func sayOfRotation(t *testing.T) string {
 	timed.passNow() // rotated
 	timed.clock.advance(24 * time.Hour)
 	timed.passNow() // skipped
+	timed.clock.advance(-72 * time.Hour)
+	timed.passNow() // too far away
 	return m.said() + idle.said() + gone.said() + timed.said()
 }
 

@@ -54,7 +54,7 @@ func copyMemory(m worldMemory) worldMemory {
 		for client, known := range of.clients {
 			clients[client] = maps.Clone(known)
 		}
-		copied[key] = &observed{created: of.created, clients: clients}
+		copied[key] = &observed{of.created, of.begun, clients}
 	}
 	return copied
 }

@@ -49,7 +49,7 @@ path "redox/keys/+/register" {
 }
 
 path "redox/wrapping_key" {
-  capabilities = ["read"]
+  capabilities = ["read", "delete"]
 }
 
 path "redox/roles" {

@@ -255,7 +255,8 @@ func (d *dialog) tearDown() {
 	for _, role := range []string{"team", "stranger", "manager"} {
 		d.do("DELETE", "roles/"+role, nil)
 	}
-	d.do("DELETE", "config", nil)
+	d.do("DELETE", "config?force=true", nil)
+	d.do("DELETE", "wrapping_key", nil)
 }
 
 // newPrivateKey gives a private key as PEM, which the search for secrets knows.

@@ -55,6 +55,7 @@ var attempts = []attempt{
 	{"POST", "keys/main/retire", "update"},
 	{"POST", "keys/main/register", "update"},
 	{"GET", "wrapping_key", "read"},
+	{"DELETE", "wrapping_key", "delete"},
 	{"GET", "jwks", unauthenticated},
 	{"GET", "jwks/main", unauthenticated},
 	{"LIST", "roles", "list"},
