@@ -226,6 +226,9 @@ func canonicalText(entry string, now time.Time) string {
 	return canonical(decoded, now)
 }
 
+// worldCounters are counters in storage, and up to where a higher number makes a difference.
+var worldCounters = map[string]float64{"tries": 5}
+
 func canonical(value any, now time.Time) string {
 	switch value := value.(type) {
 	case map[string]any:
@@ -240,6 +243,9 @@ func canonical(value any, now time.Time) string {
 		slices.SortFunc(times, time.Time.Compare)
 		times = slices.CompactFunc(times, time.Time.Equal)
 		for _, name := range names {
+			if count, isCount := value[name].(float64); isCount && worldCounters[name] > 0 {
+				value[name] = min(count, worldCounters[name])
+			}
 			fmt.Fprintf(&b, "%s:%s", name, canonical(value[name], now))
 			if t, isTime := parseWorldTime(value[name]); isTime {
 				fmt.Fprintf(&b, "#%d", slices.IndexFunc(times, t.Equal)) // which of them came first counts, too
