@@ -60,6 +60,7 @@ var samples = []sample{
 		data: map[string]any{privateKeyField: "PEM", "kid": "dashboard-key"}},
 	{operation: "POST keys/:name/rotate", path: "keys/main", data: map[string]any{"kid": "main-2027"}},
 	{operation: "GET keys/:name/clients", path: "keys/main"},
+	{operation: "LIST keys/:name/clients", path: "keys/main"},
 	{operation: "GET keys/:name/versions", path: "keys/main"},
 	{operation: "LIST keys/:name/versions", path: "keys/main"},
 	{operation: "POST keys/:name/activate", path: "keys/main", before: func(m *mount) { m.registerPending("my-client-id", "main") }},

@@ -32,6 +32,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
@@ -234,12 +235,13 @@ var notQuoted = map[string][]string{
 	},
 	"it becomes another text on its way to users": {
 		"PEM block .+ is", "PEM certificate found", "a PEM block is damaged", "after the last certificate",
-		"the token had expired by the time",
+		"the token had expired by the time", "this node may not learn another",
 	},
 	"it can't happen, or nobody is left to read it": {
 		"JWK set can't be encoded", "the entry .+ can't be encoded", "an unreadable expires_in",
 		"the token request was given up",
 	},
+	"nothing is wrong": {"There are more client IDs"},
 }
 
 // TestTroubleshootingQuotesEveryFailure goes from the code to the page: what the engine says to be wrong can be found
@@ -634,9 +636,35 @@ func sayOfStorage(t *testing.T) string {
 	m.plant("keys/main", "broken")
 	read("jwks")
 	m.plant("keys/main", string(good.Value))
-	m.plant("acceptance/main", "broken")
+	m.plant("clients/main", "broken")
 	read("keys/main")
+	m.read("token")
+	m.storage.onEach(failing("put", ""))
 	m.passNow()
+	m.storage.onEach(nil)
+	m.passNow()
+	must(0, m.storage.inner.Delete(t.Context(), "clients/main"))
+	m.plantFile("acceptance/main", formerRotation["acceptance/main"])
+	m.restart()
+	m.storage.onEach(failing("delete", ""))
+	m.passNow()
+	m.storage.onEach(nil)
+	for _, failing := range []func(operation, key string) bool{
+		func(operation, _ string) bool { return operation == "list" },
+		func(_, key string) bool { return strings.HasPrefix(key, clientsStoragePrefix) },
+	} {
+		m.write("keys/main/rotate", nil)
+		m.restart()
+		m.storage.onEach(func(operation, key string) error {
+			if failing(operation, key) {
+				return errInjected
+			}
+			return nil
+		})
+		m.try(logical.UpdateOperation, "keys/main/activate", fields{"force": true})
+		m.try(logical.UpdateOperation, "keys/main/retire", nil)
+		m.storage.onEach(nil)
+	}
 	m.storage.onEach(func(operation, _ string) error {
 		if operation == "list" {
 			return errors.New("the storage fails")
@@ -712,6 +740,27 @@ func sayOfRotation(t *testing.T) string {
 	write("keys/main/retire", fields{"version": 1})
 	m.write("keys/main/rotate", nil)
 	write("keys/main/activate", fields{"force": true})
+	write("keys/main/rotate", fields{"kid": first["kid"]})
+	for range rotation.MaxHeld {
+		write("keys/main/rotate", nil)
+		write("keys/main/activate", fields{"force": true})
+	}
+	write("keys/main/retire", fields{"version": 1, "force": true})
+	write("keys/main/retire", fields{"version": 1, "force": true})
+
+	brought := newMount(t)
+	importIt := func() {
+		brought.try(logical.UpdateOperation, "keys/main/import", fields{privateKeyField: pkcs8Text(outsideEC())})
+	}
+	importIt()
+	importIt()
+	brought.write("keys/main/retire", fields{"version": 1, "destroy_now": true})
+	importIt()
+
+	broken := newReadyMount(t)
+	broken.setJWKs("client-1")
+	broken.write("keys/main/rotate", nil)
+	broken.try(logical.UpdateOperation, "keys/main/activate", nil)
 
 	idle := newMount(t)
 	idle.write("keys/main", fields{"algorithm": algorithmES384})
@@ -737,7 +786,7 @@ func sayOfRotation(t *testing.T) string {
 	timed.passNow() // skipped
 	timed.clock.advance(-72 * time.Hour)
 	timed.passNow() // too far away
-	return m.said() + idle.said() + gone.said() + timed.said()
+	return m.said() + idle.said() + gone.said() + timed.said() + brought.said() + broken.said()
 }
 
 // sayOfPlatform spoils what registration through the Platform API needs.

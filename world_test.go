@@ -227,7 +227,7 @@ func canonicalText(entry string, now time.Time) string {
 }
 
 // worldCounters are counters in storage, and up to where a higher number makes a difference.
-var worldCounters = map[string]float64{"tries": 5}
+var worldCounters = map[string]float64{"count": 11}
 
 func canonical(value any, now time.Time) string {
 	switch value := value.(type) {
