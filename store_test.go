@@ -165,7 +165,7 @@ func TestStoreUnusableEntries(t *testing.T) {
 		{`{"schema_version":0}`, unreadable},
 		{`{"schema_version":"1"}`, unreadable},
 		{`{"client_id":"` + misplaced + `"}`, unreadable},
-		{`{"schema_version":1,"client_id":{"` + misplaced + `":1},"versions":"` + misplaced + `","standings":1,"private_key":"AA=="}`, unreadable},
+		{`{"schema_version":1,"client_id":{"` + misplaced + `":1},"versions":"` + misplaced + `","clients":1,"private_key":"AA=="}`, unreadable},
 		{`{"schema_version":1`, unreadable},
 		{misplaced, unreadable},
 		{"", unreadable},
