@@ -98,7 +98,9 @@ func inShort(text string) string {
 
 // nextStep returns what somebody has to do so that a rotation goes on, empty when nothing.
 func (w *waiting) nextStep() string {
-	for _, r := range w.k.registrations() {
+	registrations := slices.Clone(w.k.registrations())
+	slices.SortStableFunc(registrations, func(a, b registered) int { return boolOrder(b.Unwanted) - boolOrder(a.Unwanted) }) // the worst first
+	for _, r := range registrations {
 		if r.Problem != "" {
 			return "Client ID " + r.ClientID + ": " + r.Problem + "."
 		}

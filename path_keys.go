@@ -305,12 +305,12 @@ func (k *signingKey) validate(ctx context.Context, s *store, now time.Time) erro
 
 func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	deleted, err := b.keys.delete(ctx, name, func(w *writing, k *signingKey) error {
+	mayBeDeleted := func(s *store, k *signingKey) error {
 		if !k.DeletionAllowed {
 			return fieldError("deletion_allowed", "write deletion_allowed=true to keys/"+name+" first",
 				"key %q is protected from deletion", name)
 		}
-		references, unusable, err := w.referencesTo(ctx, name)
+		references, unusable, err := s.referencesTo(ctx, name)
 		if err != nil {
 			return err
 		}
@@ -318,7 +318,16 @@ func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *fra
 			return fieldError("name", "give them another key first", "key %q is used by %s", name, someOf(references))
 		}
 		return mayBeUsedBy(fmt.Sprintf("key %q", name), unusable)
-	})
+	}
+	var left []string
+	k, err := b.keys.snapshot(ctx, name)
+	if err != nil && asUnusable(err) == nil {
+		return nil, err
+	}
+	if k != nil && len(k.registrations()) > 0 && mayBeDeleted(b.store, k.signingKey) == nil {
+		left = b.maintainer.deregister(ctx, k)
+	}
+	deleted, err := b.keys.delete(ctx, name, func(w *writing, k *signingKey) error { return mayBeDeleted(w.store, k) })
 	if asUnusable(err) != nil {
 		if err = forced(err, data); err == nil {
 			deleted, err = b.keys.deleteUnusable(ctx, name)
@@ -328,5 +337,12 @@ func (b *backend) keyDelete(ctx context.Context, req *logical.Request, data *fra
 		return nil, err
 	}
 	b.telemetry.changed(eventKeyDelete, req.Path, req.Operation, "key", name)
-	return nil, nil
+	if len(left) == 0 {
+		return nil, nil
+	}
+	response := &logical.Response{}
+	for _, one := range left {
+		response.AddWarning("A public key of the deleted key may still be registered at Redox; take it away in the dashboard: " + one)
+	}
+	return response, nil
 }

@@ -196,7 +196,10 @@ func (k *keySnapshot) registrationsOf(client rotation.Client) []string {
 			continue
 		}
 		state := r.Problem
-		if state == "" {
+		switch {
+		case state == "" && r.Unwanted:
+			continue // it was seen gone
+		case state == "":
 			state = "registered"
 		}
 		shown = append(shown, r.KID+": "+state)

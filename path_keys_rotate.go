@@ -194,9 +194,25 @@ func (b *backend) keyRetire(ctx context.Context, _ *logical.Request, data *frame
 	case compromised && !named:
 		return nil, fieldError("version", "name the version that is compromised", "destroy_now needs it")
 	case compromised:
-		return b.letGo(ctx, name, rotation.Compromise{Version: number}, true)
+		return b.destroyCompromised(ctx, name, number)
 	}
 	return b.letGo(ctx, name, rotation.Retire{Version: number, Force: force}, force)
+}
+
+// destroyCompromised destroys a version at once. That alone stops no thief, so the answer says what does.
+func (b *backend) destroyCompromised(ctx context.Context, name string, number int) (*logical.Response, error) {
+	after, err := b.keys.apply(ctx, name, rotation.Compromise{Version: number})
+	response, err := b.showChanged(ctx, after, err)
+	if err != nil {
+		return nil, err
+	}
+	if after.Registration == registrationPlatform {
+		b.maintainer.worker.wakeUp() // to take it away there
+		return response, nil
+	}
+	response.AddWarning("Whoever has a copy of the key can use it until Redox no longer knows its kid: take " + after.version(number).KID +
+		" away in the Redox dashboard, at the OAuth API key of each client ID, or see that the JWKS URL serves it no more.")
+	return response, nil
 }
 
 // letGo answers a request to be rid of versions: at once, or as soon as nobody needs them.

@@ -4,12 +4,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/redox"
@@ -27,14 +33,24 @@ type registered struct {
 	// taken away by somebody. What is gone before that was lost to another's change: the Platform API knows no
 	// precondition, so two writers that change a JWK set at once overwrite each other.
 	Confirmed bool `json:"confirmed"`
-	// Problem is why it is not there, empty when it is.
+	// Problem is why it is not as it should be, empty when it is.
 	Problem string `json:"problem,omitempty"`
+
+	// Unwanted is true for the public key of a compromised version: then Confirmed means that it was seen gone.
+	Unwanted bool `json:"unwanted,omitempty"`
+	// LeftTime is when the client was first found to be configured no more; zero while it is.
+	LeftTime time.Time `json:"left_time,omitzero"`
 }
 
+// leftFor is how long the public keys at the API key of a client that left stay there: it may come back, as it does when
+// Terraform replaces a role.
+const leftFor = 24 * time.Hour
+
 // register sees to it that the OAuth API key of each client holds the public keys that sign or are to sign, and none of
-// the engine's own that are destroyed. Foreign keys stay as they are; imported ones are never taken away, since
-// something else may use them. With putBack, what somebody took away is put back. It does nothing for a key that is
-// registered by other means. What is wrong at Redox is no error here: it is stored, to be shown, and tried again.
+// the engine's own that are destroyed, or any when the client has left a day ago. Foreign keys stay as they are; imported
+// ones are taken away only when they are compromised, since something else may use them. With putBack, what somebody took
+// away is put back. It does nothing for a key that is registered by other means. What is wrong at Redox is no error here:
+// it is stored, to be shown, and tried again.
 func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[rotation.Client]*roleConfig, putBack bool) error {
 	if s.Registration != registrationPlatform {
 		return nil
@@ -60,6 +76,11 @@ func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[r
 		}
 		records = append(records, r.outcome(m.words(err))...)
 	}
+	left, err := m.leave(ctx, s, clients, failed)
+	if err != nil {
+		return err
+	}
+	records = append(records, left...)
 	if !m.node.mayWrite() {
 		return nil
 	}
@@ -70,6 +91,122 @@ func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[r
 	}
 	m.tellOfProblems(s.name, before, records)
 	return nil
+}
+
+// leave looks after the API keys of clients that are configured no more: after a day the engine's public keys there are
+// taken away. It returns what is still to be done, and is shown.
+func (m *maintainer) leave(ctx context.Context, s *keySnapshot, clients map[rotation.Client]*roleConfig, failed error) (left []registered, err error) {
+	stays := map[string]bool{} // client IDs: the same API key may be at another URL
+	for client := range clients {
+		stays[client.ClientID] = true
+	}
+	now := m.now().Wall
+	byClient := map[rotation.Client][]registered{}
+	for _, r := range s.stored.Registrations {
+		if stays[r.ClientID] {
+			continue
+		}
+		if r.LeftTime.IsZero() {
+			r.LeftTime, r.Problem = now.UTC(), "" // nothing is to be done about it yet
+		}
+		byClient[r.Client] = append(byClient[r.Client], r)
+	}
+	for client, records := range byClient {
+		if passed := now.Sub(records[0].LeftTime); passed >= 0 && passed < leftFor {
+			left = append(left, records...)
+			continue
+		}
+		if failed == nil {
+			failed, err = m.takeAway(ctx, s.signingKey, client.ClientID)
+			if err != nil {
+				return nil, err
+			}
+			if failed == nil {
+				continue
+			}
+		}
+		for _, r := range records {
+			r.Problem = "no role names this client ID any more, and our public key " + r.KID + " may still be registered there (" +
+				inShort(m.words(failed)) + "): it is tried again; or take it away in the Redox dashboard"
+			left = append(left, r)
+		}
+		if !unanswered(failed) {
+			failed = nil // it concerns this one only
+		}
+	}
+	return left, nil
+}
+
+// takeAway removes the engine's public keys of a key from an API key, but for those that were imported and are not
+// compromised. failed is what is wrong at Redox.
+func (m *maintainer) takeAway(ctx context.Context, k *signingKey, clientID string) (failed, err error) {
+	c, _, err := m.store.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	accessToken, err := m.platformToken(ctx, k)
+	if err != nil {
+		return err, ctx.Err()
+	}
+	connection, err := m.minter.connections.get(c.CAPEM, m.now)
+	if err != nil {
+		return err, nil
+	}
+	request := redox.PlatformRequest{PlatformURL: c.platformURL(), AccessToken: accessToken, APIKeyID: clientID, Timeout: c.RequestTimeout}
+	r := &reconciliation{k: k}
+	for attempt := 0; ; attempt++ {
+		there, err := connection.ReadAPIKey(ctx, request)
+		if remote := (*redox.Error)(nil); errors.As(err, &remote) && remote.StatusCode == http.StatusNotFound {
+			return nil, nil // what was registered there is gone with it
+		}
+		if err != nil {
+			return err, ctx.Err()
+		}
+		rest := slices.DeleteFunc(slices.Clone(there.JWKSet), func(jwk json.RawMessage) bool {
+			return slices.ContainsFunc(k.Versions, func(v keyVersion) bool { return (!v.Imported || v.Compromised) && r.isOurs(&v)(jwk) })
+		})
+		switch {
+		case len(rest) == len(there.JWKSet):
+			return nil, nil
+		case attempt > 0:
+			return fieldError("", "it is tried again", "somebody else changed the JWK set at the same moment"), nil
+		case !m.node.mayWrite():
+			return logical.ErrReadOnly, nil
+		}
+		if err := connection.ReplaceJWKSet(ctx, request, rest); err != nil {
+			return err, ctx.Err()
+		}
+	}
+}
+
+// deregistering bounds how long the deletion of a key waits for its public keys to be taken away.
+const deregistering = 30 * time.Second
+
+// deregister takes the public keys of a key away before it is deleted. It returns what may be left, for whoever deletes it.
+func (m *maintainer) deregister(ctx context.Context, s *keySnapshot) (left []string) {
+	ctx, cancel := context.WithTimeout(ctx, deregistering)
+	defer cancel()
+	byClient := map[string][]string{}
+	for _, r := range s.registrations() {
+		if !r.Unwanted || !r.Confirmed {
+			byClient[r.ClientID] = append(byClient[r.ClientID], r.KID)
+		}
+	}
+	var failed error
+	for _, clientID := range slices.Sorted(maps.Keys(byClient)) {
+		if !unanswered(failed) {
+			var err error
+			if failed, err = m.takeAway(ctx, s.signingKey, clientID); err != nil {
+				failed = err
+			}
+		}
+		if failed != nil {
+			left = append(left, fmt.Sprintf("client ID %s: kid %s (%s)", clientID, someOf(byClient[clientID]), inShort(m.words(failed))))
+			m.telemetry.logger.Warn("a public key of a deleted key may still be registered at Redox", "key", s.name, "client_id", clientID,
+				"kids", byClient[clientID], "error", failed)
+		}
+	}
+	return left
 }
 
 // registerAgain registers a key's public keys now, also those that somebody took away.
@@ -139,9 +276,53 @@ type reconciliation struct {
 	putBack bool
 	before  []registered
 
-	wanted []registered      // the outcome, of the versions that should be there
-	set    []json.RawMessage // what is to be there
-	change bool              // set is not what is there
+	wanted   []registered      // the outcome, of the versions that should be there
+	unwanted []registered      // the same, of the compromised ones
+	set      []json.RawMessage // what is to be there
+	change   bool              // set is not what is there
+}
+
+// compromised returns the versions whose public keys must not be there.
+func (r *reconciliation) compromised() []*keyVersion {
+	var versions []*keyVersion
+	for i := range r.k.Versions {
+		if v := &r.k.Versions[i]; v.Compromised {
+			versions = append(versions, v)
+		}
+	}
+	return versions
+}
+
+// seeCompromised notes which of the compromised public keys are there.
+func (r *reconciliation) seeCompromised(there []json.RawMessage) {
+	r.unwanted = nil
+	for _, v := range r.compromised() {
+		record := registered{Client: r.client, KID: v.KID, Unwanted: true, Confirmed: true}
+		if slices.ContainsFunc(there, r.isOurs(v)) {
+			record.Confirmed, record.Problem = false, r.stillThere(v, "it was taken away, and is there again")
+		}
+		r.unwanted = append(r.unwanted, record)
+	}
+}
+
+// notSeenGone returns what is to be said of the compromised public keys when the API key could not be looked at.
+func (r *reconciliation) notSeenGone(problem string) []registered {
+	var records []registered
+	for _, v := range r.compromised() {
+		record := registered{Client: r.client, KID: v.KID, Unwanted: true}
+		if known := find(r.before, r.client, v.KID); known != nil && known.Unwanted && known.Confirmed {
+			record.Confirmed = true
+		} else {
+			record.Problem = r.stillThere(v, problem)
+		}
+		records = append(records, record)
+	}
+	return records
+}
+
+func (r *reconciliation) stillThere(v *keyVersion, problem string) string {
+	return "the public key of the compromised version " + strconv.Itoa(v.Number) + ", kid " + v.KID + ", may still be registered there (" +
+		inShort(problem) + "): it is tried again; or take it away in the Redox dashboard"
 }
 
 // reconcile reads the API key's JWK set, changes it where that is needed, and reads it again.
@@ -179,6 +360,7 @@ func (m *maintainer) reconcile(ctx context.Context, r *reconciliation, c *roleCo
 				"same moment; it is tried again"
 		}
 	}
+	r.seeCompromised(there.JWKSet)
 	m.telemetry.logger.Info("the public keys registered at Redox were changed", "key", r.k.name, "client_id", r.client.ClientID)
 	return nil
 }
@@ -186,9 +368,9 @@ func (m *maintainer) reconcile(ctx context.Context, r *reconciliation, c *roleCo
 // outcome returns what is to be stored: with a problem that concerns all, what was known before.
 func (r *reconciliation) outcome(problem string) []registered {
 	if problem == "" {
-		return r.wanted
+		return append(r.wanted, r.unwanted...)
 	}
-	var records []registered
+	records := r.notSeenGone(problem)
 	for _, v := range r.versions() {
 		records = append(records, registered{Client: r.client, KID: v.KID, Confirmed: r.confirmed(v), Problem: problem})
 	}
@@ -230,10 +412,11 @@ func (r *reconciliation) confirmed(v *keyVersion) bool {
 func (r *reconciliation) plan(there []json.RawMessage) {
 	r.set = slices.DeleteFunc(slices.Clone(there), func(jwk json.RawMessage) bool {
 		return slices.ContainsFunc(r.k.Versions, func(v keyVersion) bool {
-			return !v.Held() && !v.Imported && r.isOurs(&v)(jwk)
+			return !v.Held() && (!v.Imported || v.Compromised) && !r.isHeld(&v) && r.isOurs(&v)(jwk)
 		})
 	})
 	r.change = len(r.set) != len(there)
+	r.seeCompromised(there)
 	for _, v := range r.versions() {
 		record := registered{Client: r.client, KID: v.KID}
 		isOurs, hasKID := r.isOurs(v), hasKID(v.KID)
@@ -254,6 +437,13 @@ func (r *reconciliation) plan(there []json.RawMessage) {
 		}
 		r.wanted = append(r.wanted, record)
 	}
+}
+
+// isHeld reports whether a destroyed version's key pair is here again: it was imported once more.
+func (r *reconciliation) isHeld(destroyed *keyVersion) bool {
+	return slices.ContainsFunc(r.k.Versions, func(v keyVersion) bool {
+		return v.Held() && v.KID == destroyed.KID && bytes.Equal(v.PublicKey, destroyed.PublicKey)
+	})
 }
 
 // isOurs returns a function that reports whether a JWK is a version's public key, under the version's kid.

@@ -859,8 +859,21 @@ func sayOfPlatform(t *testing.T) string {
 	})
 	m.try(logical.UpdateOperation, "keys/main/register", nil)
 	m.storage.onEach(nil)
+	// Somebody takes the right to manage API keys away, and then a client leaves, and the key is deleted.
+	left := newPlatformMount(t)
+	left.changeAPIKey("manager", func(k *sandbox.APIKey) { k.Management = false })
+	left.write("roles/manager", fields{"min_ttl": 10})
+	left.write("config", fields{"client_id": ""})
+	left.tick(time.Minute)
+	left.tick(25 * time.Hour)
+	left.read("keys/main")
+	left.write("keys/main", fields{"deletion_allowed": true})
+	left.write("config", fields{"key": ""})
+	left.write("keys/brief", fields{"algorithm": algorithmES384})
+	left.write("keys/brief/retire", fields{"version": 1, "destroy_now": true})
+	left.remove("keys/main")
 	// The page's role is another one than the tests' manager.
-	return strings.ReplaceAll(m.said(), `"manager"`, `"team-a"`)
+	return strings.ReplaceAll(m.said()+left.said(), `"manager"`, `"team-a"`)
 }
 
 // sayOfJWKS looks at a JWKS URL that serves something else.
