@@ -547,7 +547,7 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 | what stays in storage of a version (RS384, 3072 bits) when its private key is destroyed | %s bytes |
 | so many rotations fill an entry of 1 MiB | %s |
 | public JWK of one version (RS384, 3072 bits) | %s bytes |
-| storage, in one entry for a key, of each client ID that has used it | %s bytes |
+| storage, in one entry for a key, of each client ID | %s bytes |
 | the same, while Redox rejects a pending version | %s bytes |
 | the same, with `+"`registration=platform`"+` as well | %s bytes |
 | so many client IDs of one key fill an entry of 1 MiB | %s |

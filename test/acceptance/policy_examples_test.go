@@ -46,6 +46,7 @@ var attempts = []attempt{
 	{"GET", "keys/main", "read"},
 	{"GET", "keys/main/versions", "read"},
 	{"LIST", "keys/main/versions", "list"},
+	{"LIST", "keys/main/clients", "list"},
 	{"GET", "keys/main/clients", "read"},
 	{"DELETE", "keys/main", "delete"},
 	{"POST", "keys/main/import", "update"},
