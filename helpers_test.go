@@ -468,6 +468,15 @@ func plain(value []byte) []byte {
 	return value
 }
 
+// size returns how long an entry is as it is stored.
+func (s *watchedStorage) size(key string) int {
+	entry, err := s.inner.Get(context.Background(), key)
+	if err != nil || entry == nil {
+		return 0
+	}
+	return len(entry.Value)
+}
+
 // snapshot returns what is stored now, uncounted.
 func (s *watchedStorage) snapshot() map[string]string {
 	ctx := context.Background()

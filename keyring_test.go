@@ -6,6 +6,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -382,6 +383,32 @@ func TestKeyringSettlesNothingUnstored(t *testing.T) {
 	must(r.settled())
 	if r.states() != "retired active" {
 		t.Errorf("then the versions are %s", r.states())
+	}
+}
+
+// TestKeyringClientsFitIntoAnEntry of 1 MiB, 5,000 of them, also in the middle of a rotation that Redox rejects.
+func TestKeyringClientsFitIntoAnEntry(t *testing.T) {
+	r := newRing(t)
+	stored := &storedClients{Clients: rotation.Clients{}}
+	const answer = "Redox found no public key for this client_id and kid: the client ID is wrong, the kid is not in the API key's JWK set, " +
+		"Redox cannot read the JWKS URL, or the change in the dashboard was not saved (HTTP 401, invalid_request)"
+	for n := range 5000 {
+		at := r.clock.wall().Add(time.Duration(n*7919%100000) * time.Second)
+		stored.Clients[rotation.Client{ClientID: fmt.Sprintf("%08x-0000-4000-8000-%012x", n*7919, n), TokenURL: someClient.TokenURL}.Digest()] = rotation.Record{
+			Verdicts: []rotation.Verdict{{Version: 1, Taken: true, Time: at}, {Version: 2, Time: at.Add(time.Hour)}},
+			Probe: rotation.Probe{Version: 2, Outcome: rotation.Rejected, Count: n % 50, FirstTime: at.Add(time.Minute), LastTime: at.Add(time.Hour),
+				NextTime: at.Add(2 * time.Hour), Answer: answer},
+		}
+	}
+	must(0, r.store.write(t.Context(), func(w *writing) error { return w.put(t.Context(), clientsStoragePrefix+"main", stored) }))
+	if size := r.storage.size(clientsStoragePrefix + "main"); size > 1<<20 {
+		t.Errorf("5,000 clients take %d bytes", size)
+	} else {
+		t.Logf("5,000 clients take %d bytes", size)
+	}
+	must(r.add("one"))
+	if known := r.read().clients; len(known) != 5000 {
+		t.Errorf("%d clients are read", len(known))
 	}
 }
 

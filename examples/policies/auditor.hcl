@@ -20,7 +20,7 @@ path "redox/keys/+/versions" {
 }
 
 path "redox/keys/+/clients" {
-  capabilities = ["read"]
+  capabilities = ["read", "list"]
 }
 
 path "redox/roles" {

@@ -20,7 +20,7 @@ path "redox/keys/+/versions" {
 }
 
 path "redox/keys/+/clients" {
-  capabilities = ["read"]
+  capabilities = ["read", "list"]
 }
 
 # Each verb by its name: whatever a later version adds is refused until you decide.

@@ -32,6 +32,7 @@ func TestTroubleshootingCommands(t *testing.T) {
 		e.bash(t.TempDir(), strings.ReplaceAll(block, "redox/", e.path+"/"))
 	}
 	e.must("write", e.at("config"), "base_url="+e.redox.URL)
+	e.register("client-1", "main") // some of the commands are for a key that nobody needs
 	if check := e.data("write", "-f", e.at("check/team-a")); check["ok"] != true {
 		t.Errorf("after the commands: %v", check["cause"])
 	}
