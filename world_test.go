@@ -636,108 +636,12 @@ func (e *worldEngine) Look(n int) (*world.View, error) {
 	return view, nil
 }
 
-// worlds are small each, so that each can be explored deep.
-var worlds = []*world.Scenario{
-	{
-		Name: "one client with two roles, one of them mistyped", Clients: 1, Versions: 3,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 0, ReadOn: "A", Mistyped: true}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Break, world.Mend, world.Token, world.Pass, world.Rotate, world.Activate,
-			world.Abandon, world.RetireAll, world.Hour, world.Day},
-	},
-	{
-		Name: "one client with two roles that come and go, and the configuration's", Clients: 2, Versions: 2,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A", Config: true}, {Client: 1, ReadOn: "A"}, {Client: 1, Later: true}},
-		Ops: []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.RetireAll, world.WriteRole,
-			world.DeleteRole, world.Disable, world.Enable, world.Day},
-	},
-	{
-		Name: "two clients, one of them for assertions only", Clients: 2, Versions: 3,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Assertion, world.Pass, world.Rotate, world.Activate,
-			world.Abandon, world.RetireAll, world.Day},
-	},
-	{
-		Name: "two clients, and their tokens", Clients: 2, Versions: 3, Only: []world.Check{world.TokenKept},
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
-			world.RetireAll, world.Day},
-	},
-	{
-		Name: "outages and a broken client", Clients: 2, Versions: 2,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
-		Ops: []world.Kind{world.Add, world.Break, world.Mend, world.Outage, world.OutageEnds, world.Token, world.Pass, world.Rotate,
-			world.Activate, world.RetireAll, world.Hour, world.Day, world.Restart},
-	},
-	{
-		Name: "a client that is read on node B only", Nodes: 2, Clients: 2, Versions: 3,
-		Roles:  []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "B"}},
-		Before: []world.Op{{Kind: world.Token}, {Kind: world.Token, Role: 1, Node: 1}, {Kind: world.Pass}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
-			world.RetireAll, world.Day, world.Restart},
-	},
-	{
-		Name: "one client that is read on both nodes", Nodes: 2, Clients: 1, Versions: 3,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "AB"}, {Client: 0}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
-			world.RetireAll, world.Day, world.Restart},
-	},
-	{
-		Name: "another token URL", Clients: 1, Versions: 2,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
-			world.RetireAll, world.Repoint, world.Day},
-	},
-	{
-		Name: "roles come and go, and become unreadable", Clients: 2, Versions: 2,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A", Later: true}},
-		Ops: []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.RetireAll, world.WriteRole,
-			world.DeleteRole, world.Disable, world.Enable, world.Spoil, world.Day},
-	},
-	{
-		Name: "a role is made and used in the middle of a pass", Clients: 2, Versions: 2,
-		Roles:  []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A", Later: true}},
-		Before: []world.Op{{Kind: world.Token}},
-		During: []world.Op{{Kind: world.WriteRole, Role: 1}, {Kind: world.Token, Role: 1}},
-		Ops:    []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.Day},
-	},
-	{
-		Name: "a role is deleted in the middle of a pass", Clients: 2, Versions: 2,
-		Roles:  []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
-		During: []world.Op{{Kind: world.DeleteRole, Role: 1}},
-		Ops:    []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.WriteRole, world.Day},
-	},
-	{
-		Name: "force", Clients: 2, Versions: 3,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1}},
-		Ops: []world.Kind{world.Add, world.Token, world.Pass, world.Rotate, world.Activate, world.Force, world.RetireAll,
-			world.RetireHard, world.DestroyNow, world.Day},
-	},
-	{
-		Name: "keys that are imported, and again", Clients: 1, Versions: 3,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Import, world.Activate, world.Abandon,
-			world.RetireAll, world.DestroyNow, world.Day},
-	},
-	{
-		Name: "crashes between any two writes", Clients: 2, Versions: 2, Crashes: true,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
-			world.RetireAll, world.DeleteRole, world.WriteRole, world.Day},
-	},
-	{
-		Name: "a server with other words, and a clock that is set back", Clients: 1, Versions: 2, OtherWords: true,
-		Roles: []world.RoleSetup{{Client: 0, ReadOn: "A"}},
-		Ops: []world.Kind{world.Add, world.Remove, world.Token, world.Pass, world.Rotate, world.Activate, world.Abandon,
-			world.RetireAll, world.Hour, world.Day, world.SetBack},
-	},
-}
-
 // worldTime is how long each of the worlds is explored. Without it each is explored to a small fixed depth.
 var worldTime = os.Getenv("WORLD_TIME")
 
 // TestWorld explores what may happen around the engine, breadth first, and holds the engine to its promise.
 func TestWorld(t *testing.T) {
-	for _, s := range worlds {
+	for _, s := range world.Scenarios {
 		t.Run(s.Name, func(t *testing.T) {
 			limit := world.Limit{Depth: 5, LiveEvery: 5}
 			if worldTime != "" {

@@ -458,6 +458,13 @@ func (x *explorer) take(e Engine, st *state, s step) successor {
 			return n
 		}
 	}
+	if role := after[0].Roles[s.Role]; x.checks(Learned) && s.Kind == Token && s.Node == 0 && !role.Mistyped {
+		client := next.server.Clients[role.Client]
+		if took := !next.server.Down && !client.Broken && client.KIDs&after[0].Held != 0; took && client.KIDs&after[0].Signs[role.Client] == 0 {
+			n.check, n.why = Learned, fmt.Sprintf("the server takes %s from %s, and %s signs its assertions", client.KIDs, ClientName(role.Client), after[0].Signs[role.Client])
+			return n
+		}
+	}
 	if x.checks(Honest) && (s.Kind == Pass || s.Kind == Activate) {
 		if n.why = dishonest(&next.situation, st.engine.views[0], after[0]); n.why != "" {
 			n.check = Honest

@@ -293,6 +293,8 @@ const (
 	Honest Check = "an honest promotion"
 	// OneActive: a key that holds any version has exactly one that is active, and at most one that is pending.
 	OneActive Check = "exactly one active version"
+	// Learned: once the server has taken a token, what signs assertions is what it takes.
+	Learned Check = "an assertion after a token"
 	// Live: with a dashboard that adds each kid, and no outage, rotations complete.
 	Live Check = "a rotation that completes"
 )
