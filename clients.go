@@ -41,11 +41,11 @@ type heard struct {
 // taken say nothing: the client may be broken.
 type heardOf map[int]heard
 
-// answered returns what was heard as an event.
-func (h heardOf) answered(client rotation.Client) rotation.Answered {
+// answered returns what was heard as an event. Its times say how long ago that was, whatever happened to the wall clock since.
+func (h heardOf) answered(client rotation.Client, now tokencache.Instant) rotation.Answered {
 	answered := rotation.Answered{Client: client}
 	for version, heard := range h {
-		verdict := rotation.Verdict{Version: version, Taken: heard.taken, Time: heard.at.Wall.UTC().Truncate(time.Second)}
+		verdict := rotation.Verdict{Version: version, Taken: heard.taken, Time: now.Wall.Add(-heard.at.Age(now)).UTC().Truncate(time.Second)}
 		if heard.doubted {
 			verdict.Time = time.Time{}
 		}
@@ -145,7 +145,7 @@ func (o *observations) note(k *signingKey, client rotation.Client, news heardOf)
 }
 
 // events returns what was heard of a key as events of it: of one client, or of all when only is nil.
-func (o *observations) events(k *signingKey, only *rotation.Client) []rotation.Event {
+func (o *observations) events(k *signingKey, only *rotation.Client, now tokencache.Instant) []rotation.Event {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	of := o.byKey[k.name]
@@ -157,7 +157,7 @@ func (o *observations) events(k *signingKey, only *rotation.Client) []rotation.E
 		if only != nil && client != *only {
 			continue
 		}
-		events = append(events, known.answered(client))
+		events = append(events, known.answered(client, now))
 	}
 	return events
 }

@@ -107,7 +107,8 @@ func (r *keyring) snapshotOf(ctx context.Context, k *signingKey, client *rotatio
 		digest := client.Digest()
 		clients = rotation.Clients{digest: clients[digest]}
 	}
-	known, _, err := k.rotationKey(clients).Replay(r.observed.events(k, client), r.now().Wall)
+	now := r.now()
+	known, _, err := k.rotationKey(clients).Replay(r.observed.events(k, client, now), now.Wall)
 	if err != nil {
 		return nil, err
 	}

@@ -131,7 +131,7 @@ func (m *maintainer) probeRole(ctx context.Context, s *keySnapshot, client rotat
 		case err == nil:
 			taken = true
 			result.news[number] = heard{taken: true, at: requestedAt}
-			if key, _, err = key.Apply(result.news.answered(client), m.now().Wall); err != nil {
+			if key, _, err = key.Apply(result.news.answered(client, m.now()), m.now().Wall); err != nil {
 				return probed{}, err
 			}
 		case isRejection(err):

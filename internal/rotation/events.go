@@ -165,7 +165,7 @@ func (e Answered) apply(d *draft, now time.Time) error {
 		}
 	}
 	d.put(e.Client.Digest(), r)
-	if d.content(e.Client, now) {
+	if r.Probe.Outcome != Rejected || d.content(e.Client, now) { // it is broken or mute no more, or nothing is left to ask
 		r.Probe = Probe{}
 		d.put(e.Client.Digest(), r)
 	}

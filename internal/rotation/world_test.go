@@ -247,6 +247,16 @@ func (e *pure) act(op world.Op) error {
 		s.now = s.now.Add(25 * time.Hour)
 	case world.SetBack:
 		s.now = s.now.Add(-25 * time.Hour)
+		for digest, r := range s.key.Clients { // how long ago something was heard the engine knows by another clock
+			r.Verdicts = slices.Clone(r.Verdicts)
+			for i := range r.Verdicts {
+				if !r.Verdicts[i].Time.IsZero() {
+					r.Verdicts[i].Time = r.Verdicts[i].Time.Add(-25 * time.Hour)
+				}
+			}
+			s.key.Clients = maps.Clone(s.key.Clients)
+			s.key.Clients[digest] = r
+		}
 	case world.Token:
 		return e.mint(role)
 	case world.Assertion, world.Restart:

@@ -414,7 +414,12 @@ func (x *explorer) take(e Engine, st *state, s step) successor {
 		return successor{}
 	}
 	if s.Kind == Hour || s.Kind == Day {
-		next.marks = [MaxClients]marks{}
+		for c, m := range next.marks {
+			next.marks[c] = marks{mute: m.mute}
+			if m.mute > 0 && s.Kind == Day {
+				next.marks[c].mute = 2
+			}
+		}
 	}
 	if s.Kind == Restart || s.Kind == Repoint || s.crashAfter >= 0 { // what was heard may be forgotten, or be of another URL
 		for c := range next.marks {
@@ -484,11 +489,15 @@ func (x *explorer) hooks(s *situation) Hooks {
 			}
 		}
 		answer := s.server.ask(client, KID(kid), scope)
-		if client < 0 || node != 0 || answer == NoAnswer {
+		if client < 0 || node != 0 {
 			return answer
 		}
 		m := &s.marks[client]
-		m.asked, m.changed = true, false
+		if answer == NoAnswer {
+			m.mute = max(m.mute, 1)
+			return answer
+		}
+		m.asked, m.changed, m.mute = true, false, 0
 		switch answer { // of what is refused for another reason nothing new is known
 		case Taken:
 			m.recent |= KID(kid)

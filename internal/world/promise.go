@@ -17,6 +17,7 @@ type marks struct {
 	once    KIDs // taken in the last hour, by any answer: what a restart makes recent, since later answers may be forgotten
 	asked   bool // in the last hour
 	changed bool // at the server, since it was asked
+	mute    int  // 1 since a question had no answer, 2 when that was a day ago; 0 after an answer
 }
 
 // stale reports whether the engine has recently been told something of a client that is not true any more.
@@ -60,7 +61,7 @@ func dishonest(s *situation, before, after *View) string {
 	enabled := after.clients(func(r Role) bool { return !r.Disabled && !r.Mistyped && !r.Unreadable })
 	taken, unsure := false, s.server.Down
 	for c := range MaxClients {
-		if s.marks[c].changed || s.marks[c].stale(s.server.Clients[c].KIDs) {
+		if s.marks[c].changed || s.marks[c].stale(s.server.Clients[c].KIDs) || s.marks[c].mute == 2 {
 			unsure = true
 			continue
 		}
@@ -69,7 +70,7 @@ func dishonest(s *situation, before, after *View) string {
 		case enabled&(1<<c) == 0 || !healthy:
 		case client.KIDs&promoted != 0:
 			taken = true
-		case !s.server.Down:
+		default:
 			return fmt.Sprintf("%s is promoted, and the server rejects it from %s", promoted, ClientName(c))
 		}
 	}
