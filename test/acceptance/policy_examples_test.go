@@ -48,7 +48,6 @@ var attempts = []attempt{
 	{"LIST", "keys/main/versions", "list"},
 	{"LIST", "keys/main/clients", "list"},
 	{"GET", "keys/main/clients", "read"},
-	{"LIST", "keys/main/clients", "list"},
 	{"DELETE", "keys/main", "delete"},
 	{"POST", "keys/main/import", "update"},
 	{"POST", "keys/main/rotate", "update"},
