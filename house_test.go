@@ -24,6 +24,7 @@ var houseFiles = map[string][]string{
 	"maintainer": {"maintainer.go", "probes.go", "registration.go"},
 	"minter":     {"mint.go", "signer.go", "connections.go"},
 	"keyring":    {"keyring.go", "signing_key.go", "clients.go", "jwks.go"},
+	"directory":  {"directory.go"},
 	"store":      {"store.go"},
 }
 

@@ -31,7 +31,7 @@ const (
 const (
 	rotationStarted   = "started"   // there is a pending version
 	rotationCompleted = "completed" // it has become active
-	rotationAbandoned = "abandoned" // it was destroyed before
+	rotationAbandoned = "abandoned" // it was dropped before
 	rotationSkipped   = "skipped"   // one was due, with the version before still pending
 	rotationMissed    = "missed"    // one was due, and its window is over
 )

@@ -211,10 +211,10 @@ func (w *waiting) ofActive() string {
 				"or, if this Vault was restored from an older state, write to keys/%s/rotate.", client.ClientID, w.key.Signing(client.Client), w.k.name)
 		}
 		answer, isVain := w.vain[client.Client]
-		if at, proven := w.key.Of(client.Client).Proven(active.Number); isVain && proven && w.k.Registration != registrationPlatform {
-			return fmt.Sprintf("Client ID %s: Redox takes no version any more, and did at %s (%s). The kid was taken away there, the API key was disabled, or "+
+		if _, proven := w.key.Of(client.Client).Proven(active.Number); isVain && proven && w.k.Registration != registrationPlatform {
+			return fmt.Sprintf("Client ID %s: Redox takes no version any more, though it did (%s). The kid was taken away there, the API key was disabled, or "+
 				"Redox can't read the JWKS URL: mend that; or this Vault was restored from an older state: write to keys/%s/rotate.",
-				client.ClientID, formatTime(at), inShort(answer), w.k.name)
+				client.ClientID, inShort(answer), w.k.name)
 		}
 	}
 	return ""

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -267,7 +268,10 @@ func newInstallation(t *testing.T, keys, roles int) *installation {
 	for n := 1; n < keys; n++ { // the same again, for there is no need that they differ
 		i.plant(fmt.Sprintf("%skey-%d", keysStoragePrefix, n), string(main.Value))
 	}
-	clientID := func(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", min(n, 99)) }
+	clientID := func(n int) string { // as hard to compress as any
+		sum := sha256.Sum256([]byte(strconv.Itoa(min(n, 99))))
+		return fmt.Sprintf("%x-%x-4%03x-8%03x-%x", sum[:4], sum[4:6], sum[6], sum[7], sum[8:14])
+	}
 	for n := range roles {
 		i.plant(fmt.Sprintf("%srole-%d", rolesStoragePrefix, n), fmt.Sprintf(`{"schema_version":1,"client_id":%q}`, clientID(n)))
 		if n < 100 {
@@ -489,6 +493,21 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 		}
 		return opened
 	})
+	const roles = 5000
+	many := newMount(t)
+	err = many.store.write(t.Context(), func(w *writing) error {
+		for n := range roles {
+			name := fmt.Sprintf("%srole-%d", rolesStoragePrefix, n)
+			if err := w.put(t.Context(), name, &role{ClientID: fmt.Sprintf("%s%05d", clientID[:31], n), Key: "main"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := perOne(roles, func() any { return must(many.maintainer.directory.read(t.Context())) })
 	mounted := perOne(100, func() any {
 		var backends []*backend
 		for range 100 {
@@ -515,6 +534,11 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 	}
 	const users = 100
 	m := newInstallation(t, 1, users)
+	ask := m.minter.requestToken
+	m.minter.requestToken = func(ctx context.Context, c *roleConfig, request redox.TokenRequest) (*redox.Token, error) {
+		m.clock.advance(time.Second) // so that the times that are stored differ
+		return ask(ctx, c, request)
+	}
 	learned := func() float64 { // of each client ID, in the one entry for the key
 		m.maintainer.pass(t.Context())
 		return float64(m.storage.size(clientsStoragePrefix+"main")) / users // compressed
@@ -542,20 +566,22 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 | memory of a mount, with nothing configured | %s bytes |
 | memory of a live token; %s of it are an access token of that length | %s bytes |
 | memory of a signing key (RS384, 3072 bits) that has signed | %s bytes |
+| memory of a role with a client ID of its own, once a key was read or rotated | %s bytes |
 | storage of a role with a client ID | %s bytes |
 | storage of a key with one version (RS384, 3072 bits) | %s bytes |
 | what stays in storage of a version (RS384, 3072 bits) when its private key is destroyed | %s bytes |
+| storage of a key with ten of those, and with the records of 100 destroyed ones | %s bytes |
 | public JWK of one version (RS384, 3072 bits) | %s bytes |
-| storage, in one entry for a key, of each client ID | %s bytes |
+| storage, in one entry for a key, of each client ID that has proven a version | %s bytes |
 | the same, while Redox rejects a pending version | %s bytes |
 | the same, with `+"`registration=platform`"+` as well | %s bytes |
 | so many client IDs of one key fill an entry of 1 MiB | %s |
 | the same, while Redox rejects a pending version | %s |
 | the same, with `+"`registration=platform`"+` as well | %s |
 | so many public JWKs (RS384, 3072 bits) fill 64 KiB | %s |`,
-		about(mounted), thousands(accessTokenSize), about(token), about(openKey),
+		about(mounted), thousands(accessTokenSize), about(token), about(openKey), about(found),
 		about(size(&role{ClientID: clientID})), about(size(k)), about(destroyed),
-		about(float64(len(sets[0].Compact()))),
+		about(10*size(k)+100*destroyed), about(float64(len(sets[0].Compact()))),
 		about(proved), about(rejected), about(managed), about(entry/proved), about(entry/rejected), about(entry/managed),
 		about(64<<10/float64(len(sets[0].Compact()))))
 
