@@ -19,7 +19,7 @@ demo: ## see it work in a real Vault with a local Redox (KEEP=1 leaves it runnin
 test: ## show that it works: unit and property tests, and the core in a real Vault (ARGS='-race' go to go test)
 	@scripts/test $(ARGS)
 
-verify: ## everything, about 20 minutes: all tests, drills, a release made twice, ...
+verify: ## everything, some 35 minutes: all tests, drills, a release made twice, ...
 	@scripts/verify
 
 examples: ## try all examples and guides, in a real Vault

@@ -24,7 +24,8 @@ type maintainer struct {
 	telemetry *telemetry
 	now       func() tokencache.Instant
 
-	worker *worker
+	worker   *worker
+	unserved unserved
 }
 
 func newMaintainer(s *store, keys *keyring, m *minter, n *node, t *telemetry, now func() tokencache.Instant) *maintainer {

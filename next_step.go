@@ -20,7 +20,9 @@ type waiting struct {
 	key     rotation.Key
 	clients *keyClients
 	vain    map[rotation.Client]string // clients whose mints found no version that Redox takes, with the answer
-	now     time.Time
+	// unserved is why the JWKS URL does not serve the pending version, as far as was looked.
+	unserved string
+	now      time.Time
 }
 
 // mostBlockers is how many client IDs are named in a key's answer.
@@ -137,6 +139,9 @@ func (w *waiting) untilPromoted() string {
 	then := " It takes over by itself once Redox takes it, at most 15 minutes later; " + path + "/activate tries at once."
 	switch w.k.Registration {
 	case registrationJWKSURL:
+		if w.unserved != "" {
+			return "Redox can't know the new public key yet: " + w.unserved + "." + then
+		}
 		return "Redox has to read the new public key from the JWKS URL; there is nothing to do." + then
 	case registrationPlatform:
 		return "The engine registers the new public key through the Platform API; there is nothing to do." + then

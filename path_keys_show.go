@@ -72,7 +72,7 @@ func (b *backend) showKey(ctx context.Context, k *keySnapshot) (*logical.Respons
 }
 
 func (b *backend) showKeyOf(k *keySnapshot, clients *keyClients) (*logical.Response, error) {
-	waiting := &waiting{k, k.rotation(), clients, b.minter.searches.vainFor(k.name), b.now().Wall}
+	waiting := &waiting{k, k.rotation(), clients, b.minter.searches.vainFor(k.name), b.maintainer.unserved.of(k.name), b.now().Wall}
 	data := showRows(keyRows, k.signingKey)
 	for name := range keyShown {
 		data[name] = ""

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"vault-plugin-secrets-redox/internal/redox"
@@ -47,10 +48,11 @@ func (m *maintainer) probe(ctx context.Context, s *keySnapshot, clients *keyClie
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	if missing := m.notServed(ctx, clients, s.signingKey); missing != nil {
+	missing := m.notServed(ctx, clients, s.signingKey)
+	m.unserved.note(s.name, m.words(missing))
+	if missing != nil { // which says nothing of a client; but an older version may wait to be destroyed
 		done.noWord = missing
-		done.events = append(done.events, rotation.Probed{Client: due[0], Outcome: rotation.Unanswered, Answer: missing.Error()})
-		return done, nil
+		due = slices.DeleteFunc(slices.Clone(due), func(client rotation.Client) bool { return !s.rotation().Needs(client, m.now().Wall) })
 	}
 	for _, client := range due {
 		result, err := m.probeClient(ctx, s, client, clients.byClient[client])
@@ -179,6 +181,31 @@ func (m *maintainer) notServed(ctx context.Context, clients *keyClients, k *sign
 			k.name+" or jwks of this mount", "the URL does not serve the kid %s yet", pending.KID)
 	}
 	return nil
+}
+
+// unserved is why the JWKS URL of a key does not serve its pending version, by key; memory only.
+type unserved struct {
+	mu    sync.Mutex
+	byKey map[string]string
+}
+
+// note remembers a problem, or that there is none.
+func (u *unserved) note(key, problem string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.byKey == nil {
+		u.byKey = map[string]string{}
+	}
+	u.byKey[key] = problem
+	if problem == "" {
+		delete(u.byKey, key)
+	}
+}
+
+func (u *unserved) of(key string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.byKey[key]
 }
 
 // ask probes the clients of a key that something waits for, whatever the pauses, and does what may be done then. It is for a

@@ -340,9 +340,12 @@ func TestHungJWKSURLIsWaitedForOnce(t *testing.T) {
 		t.Errorf("the URL was asked %d times, Redox %d times", looks.Load(), n)
 	}
 	for _, client := range m.clients("main") {
-		if rejected, _ := client["rejected_versions"].([]int); len(rejected) > 0 {
-			t.Errorf("that counts as a rejection: %v", client)
+		if rejected, _ := client["rejected_versions"].([]int); len(rejected) > 0 || client["last_outcome"] != nil {
+			t.Errorf("that counts as an answer: %v", client)
 		}
+	}
+	if next, _ := m.read("keys/main")["next_step"].(string); !strings.Contains(next, "public_jwks_url") {
+		t.Errorf("the next step is %q", next)
 	}
 	if status, err := m.failed(logical.UpdateOperation, "keys/main/activate", nil); status != http.StatusBadGateway {
 		t.Errorf("activate answered %d, %v", status, err)

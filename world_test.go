@@ -636,16 +636,14 @@ func (e *worldEngine) Look(n int) (*world.View, error) {
 	return view, nil
 }
 
-// worldTime is how long each of the worlds is explored. Without it each is explored to a small fixed depth.
-var worldTime = os.Getenv("WORLD_TIME")
-
-// TestWorld explores what may happen around the engine, breadth first, and holds the engine to its promise.
+// TestWorld explores what may happen around the engine, breadth first, and holds the engine to its promise. WORLD_TIME is for
+// how long in each of the scenarios, and WORLD_DEPTH to which depth, instead of a small fixed one.
 func TestWorld(t *testing.T) {
 	for _, s := range world.Scenarios {
 		t.Run(s.Name, func(t *testing.T) {
-			limit := world.Limit{Depth: 5, LiveEvery: 5}
-			if worldTime != "" {
-				limit = world.Limit{Until: time.Now().Add(must(time.ParseDuration(worldTime))), LiveEvery: 5}
+			limit, err := world.LimitFrom(os.Getenv("WORLD_TIME"), os.Getenv("WORLD_DEPTH"), 4)
+			if err != nil {
+				t.Fatal(err)
 			}
 			result, err := world.Explore(s, []world.Engine{&worldEngine{}, &worldEngine{}}, limit)
 			if err != nil {

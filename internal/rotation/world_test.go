@@ -314,18 +314,14 @@ func (e *pure) Look(int) (*world.View, error) {
 	return view, nil
 }
 
-// TestWorld explores what may happen around the rules, breadth first, and holds them to the promise. WORLD_TIME is how long
-// for each of the scenarios, instead of to a fixed depth.
+// TestWorld explores what may happen around the rules, breadth first, and holds them to the promise. WORLD_TIME is for how long
+// in each of the scenarios, and WORLD_DEPTH to which depth, instead of a small fixed one.
 func TestWorld(t *testing.T) {
 	for _, s := range world.Scenarios {
 		t.Run(s.Name, func(t *testing.T) {
-			limit := world.Limit{Depth: 6, LiveEvery: 10}
-			if text := os.Getenv("WORLD_TIME"); text != "" {
-				length, err := time.ParseDuration(text)
-				if err != nil {
-					t.Fatal(err)
-				}
-				limit = world.Limit{Until: time.Now().Add(length), LiveEvery: 10}
+			limit, err := world.LimitFrom(os.Getenv("WORLD_TIME"), os.Getenv("WORLD_DEPTH"), 7)
+			if err != nil {
+				t.Fatal(err)
 			}
 			result, err := world.Explore(s, []world.Engine{&pure{}, &pure{}}, limit)
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,21 @@ type Limit struct {
 	Until  time.Time
 	// LiveEvery makes the check of liveness begin from each state with a number that it divides; 1 when 0.
 	LiveEvery int
+}
+
+// LimitFrom returns the limit of an exploration: for how long, or else to which depth, both as text; without either a fixed
+// depth.
+func LimitFrom(length, depth string, fixed int) (Limit, error) {
+	const liveEvery = 5
+	switch {
+	case length != "":
+		d, err := time.ParseDuration(length)
+		return Limit{Until: time.Now().Add(d), LiveEvery: liveEvery}, err
+	case depth != "":
+		n, err := strconv.Atoi(depth)
+		return Limit{Depth: n, LiveEvery: liveEvery}, err
+	}
+	return Limit{Depth: fixed, LiveEvery: liveEvery}, nil
 }
 
 // Result is what an exploration has found.

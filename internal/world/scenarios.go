@@ -89,7 +89,7 @@ var Scenarios = []*Scenario{
 		Name: "crashes between any two writes", Clients: 2, Versions: 2, Crashes: true,
 		Roles: []RoleSetup{{Client: 0, ReadOn: "A"}, {Client: 1, ReadOn: "A"}},
 		Ops: []Kind{Add, Remove, Token, Pass, Rotate, Activate, Abandon,
-			RetireAll, DeleteRole, WriteRole, Day},
+			RetireAll, DeleteRole, WriteRole, Disable, Enable, Day},
 	},
 	{
 		Name: "a server with other words, and a clock that is set back", Clients: 1, Versions: 2, OtherWords: true,
