@@ -165,7 +165,8 @@ func (e Answered) apply(d *draft, now time.Time) error {
 		}
 	}
 	d.put(e.Client.Digest(), r)
-	if r.Probe.Outcome != Rejected || d.content(e.Client, now) { // it is broken or mute no more, or nothing is left to ask
+	answers := slices.ContainsFunc(e.Verdicts, func(v Verdict) bool { return v.Taken && !v.Time.Before(r.Probe.LastTime) })
+	if answers && r.Probe.Outcome != Rejected || d.content(e.Client, now) { // it is broken or mute no more, or nothing is left to ask
 		r.Probe = Probe{}
 		d.put(e.Client.Digest(), r)
 	}
