@@ -4,7 +4,7 @@
 # An index of scripts/: each target is one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test verify examples check ci fuzz drills soak mutation acceptance-race bench release test-release vault clean
+.PHONY: help build demo test verify examples check ci fuzz drills soak mutation world acceptance-race bench release test-release vault clean
 export KEEP
 
 help: ## list these targets
@@ -42,6 +42,9 @@ soak: ## wear it down with readers, faults and rotations, then judge: make soak 
 
 mutation: ## break the core's code, and see which breaks no test notices (ARGS='-run redox')
 	@scripts/mutation $(ARGS)
+
+world: ## explores what may happen around a rotation; TIME=1m for longer in each scenario
+	@scripts/world $(TIME)
 
 acceptance-race: ## look for data races in the plugin's own process, in a real Vault
 	@scripts/acceptance-race

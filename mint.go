@@ -60,7 +60,7 @@ func newMinter(s *store, keys *keyring, n *node, t *telemetry, now func() tokenc
 // errActiveNodeMints is why a node that may not write has no token: the version that signs is rejected, and only the node
 // that may write can learn what is taken. It is an error of its own since it is remembered, so that Redox is not asked again
 // with each read; what goes to Vault is logical.ErrReadOnly, which makes it forward the request.
-var errActiveNodeMints = fmt.Errorf("Redox rejects the version that signs, and this node may not learn another: %w", logical.ErrReadOnly)
+var errActiveNodeMints = fmt.Errorf("the version that signs is rejected, and this node may not learn another: %w", logical.ErrReadOnly)
 
 // token gets the token of a role from the cache, by its Get or its Fresh.
 func (m *minter) token(ctx context.Context, roleName string, get func(context.Context, string) (tokencache.Served[*token], error)) (tokencache.Served[*token], error) {
