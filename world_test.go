@@ -60,12 +60,12 @@ func copyMemory(m worldMemory) worldMemory {
 }
 
 // readable returns a memory as its fingerprint is taken from it.
-func (m worldMemory) readable() any {
+func (m worldMemory) readable(now tokencache.Instant) any {
 	all := map[string]any{}
 	for key, of := range m {
 		for client, known := range of.clients {
 			for version, h := range known {
-				all[fmt.Sprint(key, client, version)] = map[string]any{"taken": h.taken, "doubted": h.doubted, "time": formatTime(h.at.Wall)}
+				all[fmt.Sprint(key, client, version)] = map[string]any{"taken": h.taken, "doubted": h.doubted, "time": formatTime(now.Wall.Add(-h.at.Age(now)))}
 			}
 		}
 	}
@@ -209,7 +209,7 @@ func (s *worldSnapshot) Fingerprint() string {
 		fmt.Fprintln(h, key, canonicalText(s.entries[key], s.now.Wall))
 	}
 	for _, m := range s.memory {
-		fmt.Fprintln(h, canonical(m.readable(), s.now.Wall))
+		fmt.Fprintln(h, canonical(m.readable(s.now), s.now.Wall))
 	}
 	return string(h.Sum(nil))
 }
