@@ -48,7 +48,7 @@ var rules = []without{
 	{"an active version has a successor when it is compromised", theEvents, "\t\tnext = d.find(Retired)\n", "\t\tnext = nil\n"},
 	{"a time in the future counts as long ago", theRules, "return passed >= wait || passed <= -wait", "return passed >= wait"},
 	{"clients are stored before the key", "keyring.go", "\t\tstored, err := r.putClients(ctx, w, name, before.stored, &storedClients{Clients: next.Clients, Registrations: before.stored.Registrations})\n\t\tif err != nil {\n\t\t\treturn err\n\t\t}\n", "\t\tstored := before.stored\n\t\tdefer func() {\n\t\t\t_, _ = r.putClients(ctx, w, name, before.stored, &storedClients{Clients: next.Clients, Registrations: before.stored.Registrations})\n\t\t}()\n"},
-	{"the configuration of the moment counts", "directory.go", "if last != nil && current {", "if last != nil {"},
+	{"the configuration of the moment counts", "directory.go", "if last != nil && current {", "if last != nil && (current || len(last.byKey) > 0) {"},
 	{"of several roles any that proves it proves it", "probes.go", "with := c.roles[i]", "with := c.roles[len(c.roles)-1]"},
 	{"a mint tries the other versions, whatever the words are", "mint.go", "remote.Kind == redox.Rejected && remote.StatusCode != 0", "remote.PublicKeyNotFound()"},
 }

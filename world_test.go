@@ -523,7 +523,7 @@ func (e *worldEngine) act(op world.Op) (*logical.Response, error) {
 	case world.Day:
 		e.clock.advance(25 * time.Hour)
 	case world.SetBack:
-		e.clock.instant.Wall = e.clock.instant.Wall.Add(-25 * time.Hour)
+		e.clock.instant.Wall = e.clock.instant.Wall.Add(-365 * 24 * time.Hour)
 	case world.Restart:
 		e.remake(op.Node)
 	case world.Token:

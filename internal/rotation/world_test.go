@@ -33,7 +33,10 @@ type pureState struct {
 	elsewhere bool // another token URL is configured
 }
 
-const grace = 24 * time.Hour
+const (
+	grace = 24 * time.Hour
+	year  = 365 * 24 * time.Hour
+)
 
 func (e *pure) New(s *world.Scenario) error {
 	e.scenario = s
@@ -64,8 +67,10 @@ func (s *pureState) Fingerprint() string {
 		switch d := s.now.Sub(t); {
 		case t.IsZero():
 			return "never"
-		case d < -grace, d >= grace:
+		case d >= grace:
 			return "old"
+		case d <= -grace:
+			return "far ahead"
 		case d < 0:
 			return "ahead"
 		case d < time.Minute, d < 5*time.Minute, d < 15*time.Minute, d < time.Hour:
@@ -246,12 +251,12 @@ func (e *pure) act(op world.Op) error {
 	case world.Day:
 		s.now = s.now.Add(25 * time.Hour)
 	case world.SetBack:
-		s.now = s.now.Add(-25 * time.Hour)
+		s.now = s.now.Add(-year)
 		for digest, r := range s.key.Clients { // how long ago something was heard the engine knows by another clock
 			r.Verdicts = slices.Clone(r.Verdicts)
 			for i := range r.Verdicts {
 				if !r.Verdicts[i].Time.IsZero() {
-					r.Verdicts[i].Time = r.Verdicts[i].Time.Add(-25 * time.Hour)
+					r.Verdicts[i].Time = r.Verdicts[i].Time.Add(-year)
 				}
 			}
 			s.key.Clients = maps.Clone(s.key.Clients)

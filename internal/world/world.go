@@ -161,7 +161,7 @@ const (
 	Repoint    Kind = "another token URL of the same server is configured"
 	Hour       Kind = "an hour passes"
 	Day        Kind = "a day passes"
-	SetBack    Kind = "the clock is set back by a day"
+	SetBack    Kind = "the clock is set back by a year"
 	Restart    Kind = "restarts, and has lost what was in its memory:"
 )
 
