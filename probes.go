@@ -34,8 +34,7 @@ const (
 // probes is what came of probing some clients of a key.
 type probes struct {
 	events []rotation.Event // to be stored
-	asked  int
-	noWord error // why it ended before all were asked, nil when it did not
+	noWord error            // why it ended before all were asked, nil when it did not
 }
 
 // probe asks the server about some clients of a key, until it gives no answer: waiting once is enough, for other work
@@ -68,7 +67,6 @@ func (m *maintainer) probe(ctx context.Context, s *keySnapshot, clients *keyClie
 		}
 		m.keys.observe(s.signingKey, client, result.news)
 		done.events = append(done.events, rotation.Probed{Client: client, Outcome: result.outcome, Answer: result.answer})
-		done.asked++
 		if result.outcome != "" {
 			m.telemetry.logger.Debug("Redox does not take a version", "key", s.name, "client_id", client.ClientID,
 				"outcome", string(result.outcome), "answer", result.answer)
