@@ -100,8 +100,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.wrapped }
 
 // PublicKeyNotFound reports whether Redox rejected the assertion because it
-// has no such public key for the client ID: the one answer after which
-// another version of the key may be tried (REDOX.md, Errors).
+// has no such public key for the client ID (REDOX.md, Errors), in its own words.
 func (e *Error) PublicKeyNotFound() bool {
 	return e.StatusCode >= 400 && e.StatusCode < 500 && strings.HasPrefix(e.Description, publicKeyNotFound)
 }
