@@ -17,6 +17,8 @@ import (
 const (
 	lifetime = 300 * time.Second
 	margin   = 30 * time.Second
+	// refreshAt is the life left at which a token is renewed ahead of time.
+	refreshAt = 2 * margin
 )
 
 var errBroken = errors.New("the server is broken")
@@ -34,7 +36,10 @@ type fixture struct {
 	lifetime time.Duration
 	least    time.Duration
 	gate     chan struct{} // when set, mints wait for it to close
-	ended    []string      // mints that were told to have ended
+	share    float64
+	confirms bool             // mints confirm what is held
+	demands  []Demand[string] // of all mints
+	ended    []string         // mints that were told to have ended
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -46,7 +51,8 @@ func newFixture(t *testing.T) *fixture {
 		Pauses: func(err error) (bool, time.Duration) {
 			return !errors.Is(err, errUnknown), f.least
 		},
-		Mint: f.mint,
+		Mint:  f.mint,
+		Share: func() float64 { return f.share },
 		Ended: func(name string, took time.Duration, err error) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -71,8 +77,15 @@ func (f *fixture) advance(d time.Duration) {
 	f.now = f.now.Add(d)
 }
 
-func (f *fixture) mint(ctx context.Context, name string) (Minted[string], error) {
+func (f *fixture) mint(ctx context.Context, name string, demand Demand[string]) (Minted[string], error) {
 	f.mu.Lock()
+	f.demands = append(f.demands, demand)
+	if demand.Held != nil && f.confirms {
+		defer f.mu.Unlock()
+		confirmed := *demand.Held
+		confirmed.Confirmed = true
+		return confirmed, nil
+	}
 	f.minted[name]++
 	f.total++
 	m := Minted[string]{Value: fmt.Sprintf("%s-%d", name, f.minted[name]), RequestedAt: f.now, Lifetime: f.lifetime, MinTTL: margin}
@@ -140,7 +153,7 @@ func (f *fixture) wantMints(want int) {
 func TestReadersShareOneTokenUntilItsMargin(t *testing.T) {
 	f := newFixture(t)
 	f.wantValue(f.get("a"), "a-1")
-	f.advance(lifetime - 2*margin - time.Second)
+	f.advance(lifetime - refreshAt - time.Second)
 	f.wantValue(f.get("a"), "a-1")
 	f.Wait()
 	f.wantMints(1)
@@ -149,7 +162,7 @@ func TestReadersShareOneTokenUntilItsMargin(t *testing.T) {
 func TestBetweenTwoMarginsAndOneIsServedAtOnceAndRefreshedBehind(t *testing.T) {
 	f := newFixture(t)
 	f.get("a")
-	f.advance(lifetime - 2*margin)
+	f.advance(lifetime - refreshAt)
 	release := f.hold()
 	f.wantValue(f.get("a"), "a-1") // although the mint hangs
 	f.wantValue(f.get("a"), "a-1")
@@ -163,7 +176,7 @@ func TestBetweenTwoMarginsAndOneIsServedAtOnceAndRefreshedBehind(t *testing.T) {
 func TestAFailedRefreshIsNotRepeatedAtOnce(t *testing.T) {
 	f := newFixture(t)
 	f.get("a")
-	f.advance(lifetime - 2*margin)
+	f.advance(lifetime - refreshAt)
 	f.breakWith(errBroken)
 	for range 3 {
 		f.wantValue(f.get("a"), "a-1")
@@ -302,7 +315,7 @@ func TestAHangingMint(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t)
 				ended := make(chan struct{})
-				f.options.Mint = func(ctx context.Context, _ string) (Minted[string], error) {
+				f.options.Mint = func(ctx context.Context, _ string, _ Demand[string]) (Minted[string], error) {
 					if test.honors {
 						<-ctx.Done()
 					} else {
@@ -385,7 +398,7 @@ func TestNowReadsBothClocks(t *testing.T) {
 		t.Error("the wall reading carries a monotonic one")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := New(Options[string]{Mint: func(context.Context, string) (Minted[string], error) {
+		c := New(Options[string]{Share: func() float64 { return 0 }, Mint: func(context.Context, string, Demand[string]) (Minted[string], error) {
 			return Minted[string]{Value: "x", RequestedAt: Now(), Lifetime: lifetime, MinTTL: margin}, nil
 		}})
 		first, before := Now(), time.Now()
@@ -450,9 +463,9 @@ func TestAMintThatEndsAfterItsDropIsNotPublished(t *testing.T) {
 		f := newFixture(t)
 		ended := make(chan struct{})
 		stubborn := f.options.Mint
-		f.options.Mint = func(_ context.Context, name string) (Minted[string], error) {
+		f.options.Mint = func(_ context.Context, name string, _ Demand[string]) (Minted[string], error) {
 			<-ended // deaf to cancellation
-			return stubborn(context.Background(), name)
+			return stubborn(context.Background(), name, Demand[string]{})
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() { _, _ = f.Get(ctx, "a") }()
@@ -504,7 +517,7 @@ func TestFresh(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFixture(t)
 			f.get("a")
-			f.advance(lifetime - 2*margin)
+			f.advance(lifetime - refreshAt)
 			release := f.hold()
 			f.get("a") // starts the refresh
 			var got Served[string]
@@ -776,7 +789,7 @@ func TestCloseForgetsTokens(t *testing.T) {
 		f := newFixture(t)
 		f.get("held")
 		ended := make(chan struct{})
-		f.options.Mint = func(context.Context, string) (Minted[string], error) {
+		f.options.Mint = func(context.Context, string, Demand[string]) (Minted[string], error) {
 			<-ended
 			return Minted[string]{}, errBroken
 		}
