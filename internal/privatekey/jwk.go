@@ -70,20 +70,123 @@ func (j privateJWK) numbers(names ...string) ([]*big.Int, error) {
 	return numbers, nil
 }
 
-// parseJWK reads one private JWK (RFC 7517, RFC 7518 section 6) and its kid, which may be empty.
-func parseJWK(input string) (key *Key, kid string, err error) {
-	decoder := json.NewDecoder(strings.NewReader(input))
-	var jwk privateJWK
-	if decoder.Decode(&jwk) != nil {
-		return nil, "", refuse("the JWK is malformed or cut off JSON", exportAgain)
+// parseMembers reads one JSON object. A name that is there twice is refused, as RFC 7515 section 4 lets one do: which of the
+// two counts, programs disagree about. Members that are null or empty, as some serializers write those that are absent, are left out.
+func parseMembers(text []byte) (privateJWK, error) {
+	malformed := refuse("the JWK is malformed or cut off JSON", exportAgain)
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
+		return nil, malformed
+	}
+	jwk, seen := privateJWK{}, map[string]bool{}
+	for decoder.More() {
+		token, err := decoder.Token()
+		name, isName := token.(string)
+		var value json.RawMessage
+		if err != nil || !isName || decoder.Decode(&value) != nil {
+			return nil, malformed
+		}
+		if seen[name] {
+			return nil, refuse("the JWK has a member twice", "export the key again, or take one of the two out")
+		}
+		seen[name] = true
+		switch string(bytes.TrimSpace(value)) {
+		case "null", `""`, "[]":
+		default:
+			jwk[name] = value
+		}
+	}
+	if _, err := decoder.Token(); err != nil {
+		return nil, malformed
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, "", refuse("there is trailing data after the JWK", "give one JWK alone")
+		return nil, refuse("there is trailing data after the JWK", "give one JWK alone")
 	}
-	if jwk.has("keys") {
-		return nil, "", refuse("it is a JWK Set", "give the one JWK in its \"keys\" that is to be imported")
-	}
+	return jwk, nil
+}
 
+// findJWK returns the one private JWK of a text, which may be a JWK, a JWK Set (RFC 7517 section 5), or the list of its keys.
+// Where there are several, kid chooses.
+func findJWK(text, kid string) (privateJWK, error) {
+	list := json.RawMessage(text)
+	if strings.HasPrefix(text, "{") {
+		jwk, err := parseMembers([]byte(text))
+		if err != nil || !jwk.has("keys") {
+			return jwk, err
+		}
+		list = jwk["keys"]
+	}
+	var members []json.RawMessage
+	if json.Unmarshal(list, &members) != nil {
+		return nil, refuse("the JWK Set is malformed or cut off JSON", exportAgain)
+	}
+	var private []privateJWK
+	for _, one := range members {
+		jwk, err := parseMembers(one)
+		if err != nil {
+			return nil, err
+		}
+		if jwk.has("d") || jwk.has("k") {
+			private = append(private, jwk)
+		}
+	}
+	switch len(private) {
+	case 0:
+		return nil, refuse("it is a JWK Set without a private key", "give the private JWK that belongs to one of them")
+	case 1:
+		return private[0], nil
+	}
+	var kids []string
+	var chosen privateJWK
+	for _, jwk := range private {
+		own, err := jwk.kid()
+		if err != nil {
+			return nil, err
+		}
+		if own == kid && kid != "" {
+			if chosen != nil {
+				return nil, refuse("the JWK Set holds two private keys under this kid", "give one of them alone")
+			}
+			chosen = jwk
+		}
+		kids = append(kids, fmt.Sprintf("%q", own))
+	}
+	if chosen == nil {
+		const most = 5
+		if len(kids) > most {
+			kids = append(kids[:most], "...")
+		}
+		return nil, refuse(fmt.Sprintf("it is a JWK Set with %d private keys, whose kids are %s", len(private), strings.Join(kids, ", ")),
+			"choose one with kid=KID")
+	}
+	return chosen, nil
+}
+
+// kid returns the member of that name, which may be empty. It may be shown, so one that is a private number by mistake is refused.
+func (j privateJWK) kid() (string, error) {
+	kid, err := j.text("kid")
+	if err != nil || kid == "" {
+		return "", err
+	}
+	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "k"} {
+		if value, err := j.text(name); err == nil && value != "" && strings.Contains(kid, value) {
+			return "", refuse("the JWK's \"kid\" holds one of the key's private members", "give the key its right kid")
+		}
+	}
+	const longest = 512
+	if len(kid) > longest {
+		return "", refuse(fmt.Sprintf("the JWK's \"kid\" is longer than %d characters", longest), "name the key with kid=KID")
+	}
+	return kid, nil
+}
+
+// parseJWK reads the one private JWK of a text (RFC 7517, RFC 7518 section 6) and its kid, which may be empty. Where there are
+// several, kid chooses.
+func parseJWK(text, chosen string) (key *Key, kid string, err error) {
+	jwk, err := findJWK(text, chosen)
+	if err != nil {
+		return nil, "", err
+	}
 	kty, err := jwk.text("kty")
 	if err != nil {
 		return nil, "", err
@@ -95,6 +198,8 @@ func parseJWK(input string) (key *Key, kid string, err error) {
 		key, err = jwk.ec()
 	case "":
 		err = refuse("the JWK has no member \"kty\"", exportAgain)
+	case "oct":
+		err = refuse("the JWK is a symmetric key", useRSAOrP384)
 	default:
 		err = refuse("the JWK's \"kty\" is neither RSA nor EC", useRSAOrP384)
 	}
@@ -104,8 +209,11 @@ func parseJWK(input string) (key *Key, kid string, err error) {
 	if err := jwk.checkPurpose(key.algorithm); err != nil {
 		return nil, "", err
 	}
-	kid, err = jwk.text("kid")
-	return key, kid, err
+	kid, err = jwk.kid()
+	if err != nil {
+		return nil, "", err
+	}
+	return key, kid, nil
 }
 
 // checkPurpose refuses a JWK that says it is meant for something else (RFC 7517 sections 4.2 to 4.4).
@@ -142,17 +250,23 @@ func (j privateJWK) rsa() (*Key, error) {
 	if j.has("oth") {
 		return nil, refuse(notTwoPrimes, useTwoPrimes)
 	}
-	if !j.has("p", "q") {
-		return nil, refuse("the JWK lacks the RSA key's primes, its members \"p\" and \"q\"",
-			"export the key with all the members of RFC 7518 section 6.3.2")
+	if !j.has("p") && !j.has("q") { // RFC 7518 section 6.3.2 asks for d only
+		numbers, err := j.numbers("n", "e", "d")
+		if err != nil {
+			return nil, err
+		}
+		if err := checkExponent(numbers[1]); err != nil {
+			return nil, err
+		}
+		return rsaWithoutPrimes(numbers[0], numbers[1], numbers[2])
 	}
 	numbers, err := j.numbers("n", "e", "d", "p", "q")
 	if err != nil {
 		return nil, err
 	}
 	e := numbers[1]
-	if e.BitLen() > 31 { // what crypto/rsa takes
-		return nil, refuse("the RSA key's public exponent has more than 31 bits", "use a key with exponent 65537")
+	if err := checkExponent(e); err != nil {
+		return nil, err
 	}
 	key := &rsa.PrivateKey{
 		PublicKey: rsa.PublicKey{N: numbers[0], E: int(e.Int64())},

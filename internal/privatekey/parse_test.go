@@ -5,6 +5,7 @@ package privatekey
 
 import (
 	"crypto"
+	"crypto/rsa"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -36,8 +37,14 @@ func inputText(input any) string {
 	return string(must(json.Marshal(input)))
 }
 
-// same reports whether two keys have the same numbers, the private ones included.
+// same reports whether two keys have the same numbers, the private ones included. Which of two primes is the first does not
+// matter: it can't be known of a key that came without them.
 func same(a, b *Key) bool {
+	if rsaA, isRSA := a.signer.(*rsa.PrivateKey); isRSA {
+		rsaB, isRSA := b.signer.(*rsa.PrivateKey)
+		return isRSA && rsaA.PublicKey.Equal(&rsaB.PublicKey) && rsaA.D.Cmp(rsaB.D) == 0 && len(rsaA.Primes) == 2 && len(rsaB.Primes) == 2 &&
+			(rsaA.Primes[0].Cmp(rsaB.Primes[0]) == 0 || rsaA.Primes[0].Cmp(rsaB.Primes[1]) == 0)
+	}
 	return a.algorithm == b.algorithm && a.signer.(interface{ Equal(crypto.PrivateKey) bool }).Equal(b.signer)
 }
 
@@ -74,7 +81,7 @@ func checkRefusal(t *testing.T, err error) {
 func TestParse(t *testing.T) {
 	for _, test := range testkeys.Importable() {
 		t.Run(test.Name, func(t *testing.T) {
-			key, kid, err := Parse(inputText(test.Input))
+			key, kid, err := Parse(inputText(test.Input), "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +108,7 @@ func TestParseRefusals(t *testing.T) {
 			if test.Input != nil {
 				input = inputText(test.Input)
 			}
-			key, kid, err := Parse(input)
+			key, kid, err := Parse(input, "")
 			checkRefusal(t, err)
 			if key != nil || kid != "" {
 				t.Error("there is an error, and a key")
@@ -131,7 +138,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, input string) {
-		key, kid, err := Parse(input)
+		key, kid, err := Parse(input, "")
 		if err != nil {
 			checkRefusal(t, err)
 			if key != nil || kid != "" {
@@ -170,7 +177,7 @@ func FuzzParseDER(f *testing.F) {
 		f.Fatalf("there are only %d seeds", seeds)
 	}
 	f.Fuzz(func(t *testing.T, der []byte, kind uint8) {
-		key, kid, err := Parse(testkeys.PEM(kinds[int(kind)%len(kinds)], der))
+		key, kid, err := Parse(testkeys.PEM(kinds[int(kind)%len(kinds)], der), "")
 		if kid != "" {
 			t.Errorf("PEM has no kid, but %q was read", kid)
 		}

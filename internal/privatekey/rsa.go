@@ -39,8 +39,38 @@ func (k *Key) checkRSA() error {
 			return refuse(inconsistentRSA, exportAgain)
 		}
 	}
+	if err := checkExponent(big.NewInt(int64(key.E))); err != nil {
+		return err
+	}
+	if err := checkWeak(key); err != nil {
+		return err
+	}
 	if key.Validate() != nil {
 		return refuse(inconsistentRSA, exportAgain)
+	}
+	return nil
+}
+
+// rsaWithoutPrimes makes a key of its modulus and exponents, whose primes it finds.
+func rsaWithoutPrimes(n, e, d *big.Int) (*Key, error) {
+	if err := checkModulus(n); err != nil {
+		return nil, err
+	}
+	if d.Sign() <= 0 || d.BitLen() > n.BitLen() {
+		return nil, refuse(inconsistentRSA, exportAgain)
+	}
+	primes := recoverPrimes(n, e, d)
+	if primes == nil {
+		return nil, refuse(inconsistentRSA, exportAgain)
+	}
+	return newKey(&rsa.PrivateKey{PublicKey: rsa.PublicKey{N: n, E: int(e.Int64())}, D: d, Primes: primes})
+}
+
+// checkModulus refuses a modulus that is too short or too long.
+func checkModulus(n *big.Int) error {
+	if bits := n.BitLen(); n.Sign() <= 0 || bits < minRSABits || bits > maxRSABits {
+		return refuse(fmt.Sprintf("the RSA key has %d bits", bits),
+			fmt.Sprintf("use a key of %d to %d bits", minRSABits, maxRSABits))
 	}
 	return nil
 }
@@ -49,11 +79,10 @@ func (k *Key) checkRSA() error {
 // anything is computed with the numbers: as long as the input may be, that would take minutes. It also refuses a key
 // with a short prime, which can be found.
 func checkRSALengths(n, p, q *big.Int) error {
-	bits := n.BitLen()
-	if bits < minRSABits || bits > maxRSABits {
-		return refuse(fmt.Sprintf("the RSA key has %d bits", bits),
-			fmt.Sprintf("use a key of %d to %d bits", minRSABits, maxRSABits))
+	if err := checkModulus(n); err != nil {
+		return err
 	}
+	bits := n.BitLen()
 	for _, prime := range []*big.Int{p, q} {
 		if prime.BitLen() < bits/2 || prime.BitLen() > bits/2+1 {
 			return refuse("the primes of the RSA key are not each half as long as its modulus", exportAgain)

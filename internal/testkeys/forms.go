@@ -9,7 +9,12 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/asn1"
+	"encoding/pem"
 	"math/big"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf16"
 )
 
 // What x509 writes, for writing it otherwise.
@@ -140,3 +145,74 @@ func compressedEC(key *ecdsa.PrivateKey) string {
 	point := must(key.PublicKey.Bytes())
 	return PEM("EC PRIVATE KEY", sec1(key, oidP384, append([]byte{2 + point[96]&1}, point[1:49]...)))
 }
+
+// pkcs8Of returns PKCS#8 with an algorithm, by its identifier in dotted form, and a key.
+func pkcs8Of(algorithm string, key []byte) []byte {
+	var id asn1.ObjectIdentifier
+	for arc := range strings.SplitSeq(algorithm, ".") {
+		id = append(id, must(strconv.Atoi(arc)))
+	}
+	return must(asn1.Marshal(struct {
+		Version   int
+		Algorithm struct {
+			ID         asn1.ObjectIdentifier
+			Parameters asn1.RawValue `asn1:"optional"`
+		}
+		Key []byte
+	}{0, struct {
+		ID         asn1.ObjectIdentifier
+		Parameters asn1.RawValue `asn1:"optional"`
+	}{id, asn1.NullRawValue}, key}))
+}
+
+// pemBytes returns what a PEM block holds.
+func pemBytes(text string) []byte {
+	block, _ := pem.Decode([]byte(text))
+	return block.Bytes
+}
+
+// utf16Text returns a text in UTF-16, little-endian, as Windows writes it.
+func utf16Text(text string, mark bool) string {
+	var b strings.Builder
+	if mark {
+		b.WriteString("\xff\xfe")
+	}
+	for _, unit := range utf16.Encode([]rune(text)) {
+		b.WriteByte(byte(unit))
+		b.WriteByte(byte(unit >> 8))
+	}
+	return b.String()
+}
+
+// inLines breaks a text into lines of 76 characters.
+func inLines(text string) string {
+	var lines []string
+	for len(text) > 76 {
+		lines, text = append(lines, text[:76]), text[76:]
+	}
+	return strings.Join(append(lines, text), "\n")
+}
+
+// ROCA is a key of the kind that CVE-2017-15361 makes: each prime is k*M + 65537^a mod M, with M the product of small primes.
+var ROCA = sync.OnceValue(func() *rsa.PrivateKey {
+	m, e := big.NewInt(1), big.NewInt(65537)
+	for n, candidate := 0, int64(2); n < 126; candidate++ { // of so many for 2048 bits
+		if big.NewInt(candidate).ProbablyPrime(10) {
+			m.Mul(m, big.NewInt(candidate))
+			n++
+		}
+	}
+	next := func() *big.Int {
+		for {
+			a := must(rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 250)))
+			k := new(big.Int).Lsh(big.NewInt(3), uint(1022-m.BitLen()))
+			k.Add(k, must(rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), uint(1022-m.BitLen())))))
+			p := new(big.Int).Exp(e, a, m)
+			p.Add(p, k.Mul(k, m))
+			if p.BitLen() == 1024 && p.ProbablyPrime(20) {
+				return p
+			}
+		}
+	}
+	return rsaOf(next(), next())
+})
