@@ -18,14 +18,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/pemtext"
 )
 
 const (
@@ -122,38 +122,32 @@ func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 }
 
-// parseCertificates reads a bundle of PEM certificates. Text outside the PEM
-// blocks is allowed in front of each of them, as bundles carry comments there,
-// but not behind the last one.
+// parseCertificates reads a bundle of PEM certificates, as text that people bring. Text outside of the blocks is allowed, as
+// bundles carry comments there. Its error says which block is wrong, and why.
 func parseCertificates(bundle string) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	blocks := 0
-	rest := []byte(bundle)
-	for {
-		block, next := pem.Decode(rest)
-		if block == nil {
-			break
-		}
-		blocks++
-		rest = next
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("PEM block %d is not a CERTIFICATE; give only the CA certificates, no keys or requests", blocks)
-		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("PEM block %d is no readable X.509 certificate; give the CA certificates as PEM", blocks)
-		}
-		pool.AddCert(certificate)
-	}
-	if blocks == 0 {
-		return nil, errors.New("no PEM certificate found; give one or more blocks that begin with -----BEGIN CERTIFICATE-----")
-	}
-	// pem.Decode skips a block that it can't read, in the middle or at the end.
-	if strings.Count(bundle, "-----BEGIN") != blocks {
+	blocks, err := pemtext.Blocks(pemtext.Normalize(bundle))
+	if err != nil {
 		return nil, errors.New("a PEM block is damaged or cut off; give whole CERTIFICATE blocks")
 	}
-	if len(strings.TrimSpace(string(rest))) > 0 {
-		return nil, errors.New("there is something after the last certificate; remove it")
+	if len(blocks) == 0 {
+		return nil, errors.New("no PEM certificate found; give one or more blocks that begin with -----BEGIN CERTIFICATE-----")
+	}
+	pool := x509.NewCertPool()
+	for i, block := range blocks {
+		which := fmt.Sprintf("block %d of %d", i+1, len(blocks))
+		if block.Label != "CERTIFICATE" {
+			return nil, fmt.Errorf("%s is not a CERTIFICATE; give only the CA certificates, no keys or requests", which)
+		}
+		der, err := block.Bytes()
+		if err != nil {
+			return nil, fmt.Errorf("%s is not base64 alone; give the CA certificates as PEM", which)
+		}
+		certificate, err := x509.ParseCertificate(der)
+		if err != nil {
+			// What x509 says is of its own words: certificates are public, and it quotes nothing of them.
+			return nil, fmt.Errorf("%s can't be used (%s); take that certificate out, or replace it by one that keeps to RFC 5280", which, err)
+		}
+		pool.AddCert(certificate)
 	}
 	return pool, nil
 }

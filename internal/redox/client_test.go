@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -94,6 +95,10 @@ func TestNewClientCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	bundleWithEC, err := os.ReadFile("testdata/ca/bundle_good_then_EC-ACC.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct{ name, pem, problem string }{
 		{"none", "", ""},
 		{"one", ca.pem, ""},
@@ -102,12 +107,19 @@ func TestNewClientCertificates(t *testing.T) {
 		{"white space only", " \n", "no PEM certificate found"},
 		{"text", "not PEM", "no PEM certificate found"},
 		{"a private key", key, "is not a CERTIFICATE"},
-		{"a private key behind", ca.pem + key, "PEM block 2 is not a CERTIFICATE"},
-		{"no X.509", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "PEM block 1 is no readable X.509"},
-		{"cut off", ca.pem[:len(ca.pem)/2], "no PEM certificate found"},
+		{"a private key behind", ca.pem + key, "block 2 of 2 is not a CERTIFICATE"},
+		{"no X.509", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "block 1 of 1 can't be used (x509: malformed certificate); take that certificate out"},
+		{"cut off", ca.pem[:len(ca.pem)/2], "damaged or cut off"},
 		{"second cut off", ca.pem + ca.pem[:len(ca.pem)/2], "damaged or cut off"},
-		{"first damaged", strings.Replace(ca.pem, "\n", "\n*", 1) + ca.pem, "damaged or cut off"},
-		{"trailing text", ca.pem + "trailing", "after the last certificate"},
+		{"first damaged", strings.Replace(ca.pem, "\n", "\n*", 1) + ca.pem, "block 1 of 2 is not base64 alone"},
+		{"trailing text", ca.pem + "trailing", ""},
+		{"a byte order mark", "\ufeff" + ca.pem, ""},
+		{"escaped line ends", strings.ReplaceAll(ca.pem, "\n", `\n`), ""},
+		{"escaped line ends in quotes", `"` + strings.ReplaceAll(ca.pem, "\n", `\n`) + `"`, ""},
+		{"Windows lines", strings.ReplaceAll(ca.pem, "\n", "\r\n"), ""},
+		{"line ends turned into blanks", strings.ReplaceAll(ca.pem, "\n", " "), ""},
+		{"indented", "  " + strings.ReplaceAll(ca.pem, "\n", "\n  "), ""},
+		{"a root that Go refuses, of a system's bundle", string(bundleWithEC), "block 2 of 2 can't be used (x509: negative serial number)"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/gate"
 )
 
 // diagnosis is what is wrong and what to do next.
@@ -84,22 +86,20 @@ var statusDiagnoses = map[int]diagnosis{
 	http.StatusMethodNotAllowed:  {"there is no token endpoint at this address: it takes no POST", rightTokenURL},
 	http.StatusProxyAuthRequired: proxyCredentials,
 	http.StatusRequestTimeout:    {"the request took too long to arrive", "try again; if it stays, check the network and any proxy between Vault and Redox"},
-	http.StatusTooManyRequests:   {"Redox limits the rate of token requests", "wait; if it stays, see what else uses this client_id, and ask Redox for the limit of this OAuth API key"},
+	http.StatusTooManyRequests:   {"Redox limits the rate of token requests", "wait; Redox counts all requests of one source address, so if it stays, see what else leaves through the same one, and ask Redox for its limit"},
 }
 
 // rejection makes the Error for any answer but a 200.
 func rejection(endpoint *url.URL, got *reply) *Error {
-	status, header, now := got.status(), got.response.Header, got.received
-	if sent, err := http.ParseTime(header.Get("Date")); err == nil {
-		now = sent // a Retry-After date is by the same clock
-	}
+	status := got.status()
 	e := &Error{
 		StatusCode:  status,
-		RetryAfter:  parseRetryAfter(header.Get("Retry-After"), now),
+		RetryAfter:  got.retryAfter(),
 		ClockOffset: got.offset, ClockOffsetKnown: got.offsetKnown,
 		retryable: retryableStatus(status),
 	}
-	e.Code, e.Description = parseErrorResponse(got.body)
+	said := parseWords(got.body)
+	e.Code, e.Description, e.foreign = said.code, said.description, said.foreign
 	var d diagnosis
 	switch {
 	case status < 300:
@@ -117,8 +117,39 @@ func rejection(endpoint *url.URL, got *reply) *Error {
 			e.Kind = Unavailable
 		}
 		d = e.diagnoseClientError(looksLikeHTML(got.body))
+		if encoding := got.unknownEncoding(); encoding != "" {
+			d = diagnosis{fmt.Sprintf("%s rejected the request, with an answer in Content-Encoding %s, which was not asked for", endpoint.Host, encoding),
+				"look at any gateway or proxy between Vault and Redox"}
+		}
+		if e.foreign && d == notUnderstood {
+			d.cause = fmt.Sprintf("%s rejected the request, and not as a token endpoint does: its answer is of type %s",
+				endpoint.Host, mediaType(got.response.Header.Get("Content-Type")))
+			d.action = rightTokenURL + "; then look at any gateway or proxy between Vault and Redox; if it is the token endpoint, " + d.action
+		}
 	}
 	e.Cause, e.Action = d.cause, d.action
+	return e.named(endpoint)
+}
+
+// notUnderstood is for a rejection of which nothing is known.
+var notUnderstood = diagnosis{"Redox rejected the token request", "check client_id, key, audience and scope against the OAuth API key in the Redox dashboard"}
+
+// notSent makes the Error for a request that the host's gate has not let through.
+func notSent(endpoint *url.URL, r *gate.Refusal) *Error {
+	e := &Error{Kind: Timeout, NotSent: true, RetryAfter: r.Wait, wrapped: r}
+	wait := max(r.Wait.Round(time.Second), time.Second)
+	switch {
+	case r.Closed:
+		e.Cause = fmt.Sprintf("the server limits requests: %s has asked for a pause, and nothing is sent to it for another %s", endpoint.Host, wait)
+		e.Action = "try again then; the server counts all requests from one source address, so see what else uses it"
+	case r.Wait > 0:
+		e.Cause = fmt.Sprintf("the server limits requests, and those to %s are kept under request_limit: this one would have waited %s behind %d others",
+			endpoint.Host, wait, r.Ahead)
+		e.Action = "try again later: who has waited longest goes first; if it stays, fewer roles are to be read, or, where the server allows more, request_limit can be higher"
+	default:
+		e.Cause = fmt.Sprintf("%s answers too slowly: as many requests as max_concurrent_requests allows wait for it, and this one could not be sent", endpoint.Host)
+		e.Action = "try again; if it stays, look at the server and the network on the way to it"
+	}
 	return e
 }
 
@@ -149,7 +180,7 @@ func (e *Error) diagnoseClientError(html bool) diagnosis {
 	if d, ok := codeDiagnoses[e.Code]; ok {
 		return d
 	}
-	return diagnosis{"Redox rejected the token request", "check client_id, key, audience and scope against the OAuth API key in the Redox dashboard"}
+	return notUnderstood
 }
 
 // diagnoseEmpty is for an error without a description. Redox gives it for a
@@ -196,8 +227,11 @@ func invalidResponse(endpoint *url.URL, got *reply, problem error) *Error {
 		Action:      rightTokenURL + "; then look at any proxy between Vault and Redox",
 		ClockOffset: got.offset, ClockOffsetKnown: got.offsetKnown,
 	}
-	e.Code, e.Description = parseErrorResponse(got.body)
-	return e
+	said := parseWords(got.body)
+	if !said.foreign { // a success says nothing of an error in other words
+		e.Code, e.Description = said.code, said.description
+	}
+	return e.named(endpoint)
 }
 
 // invalidEndpoint is the Error for a token URL that can't be used.

@@ -39,12 +39,12 @@ func (c *Client) connectionFailure(ctx, attemptCtx context.Context, endpoint *ur
 		return noAnswer(endpoint, fmt.Sprintf("within request_timeout (%s)", timeout))
 	}
 	if e := proxyFailure(err); e != nil {
-		return e
+		return e.named(endpoint)
 	}
 	if e := c.tlsFailure(endpoint.Host, err); e != nil {
-		return e
+		return e.named(endpoint)
 	}
-	return networkFailure(endpoint.Host, err)
+	return networkFailure(endpoint.Host, err).named(endpoint)
 }
 
 // noAnswer is the Error for a time that is over.

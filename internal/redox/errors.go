@@ -4,6 +4,7 @@
 package redox
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -51,8 +52,11 @@ type Error struct {
 	// The diagnosis: what is wrong, and what to do next.
 	Cause, Action string
 
-	// RetryAfter is how long Redox asked to wait; 0 when it did not.
+	// RetryAfter is how long Redox asked to wait; 0 when it did not. With NotSent it is how long it takes at least until a
+	// request can be sent.
 	RetryAfter time.Duration
+	// NotSent is set when no request was sent, so as not to ask the server more often than it allows.
+	NotSent bool
 
 	// ClockOffset is Redox's clock minus ours, to the second, known when the
 	// answer carried a Date header.
@@ -63,7 +67,9 @@ type Error struct {
 	Attempts int
 
 	retryable bool
-	wrapped   error // the context's error, when its deadline ended the request
+	foreign   bool   // the answer was not in the form of a token endpoint's
+	server    string // who it is about; empty for Redox
+	wrapped   error  // the context's error, when its deadline ended the request
 }
 
 // Error gives the diagnosis and Redox's own words in one sentence:
@@ -79,8 +85,8 @@ func (e *Error) Error() string {
 	if e.Description != "" {
 		details = append(details, fmt.Sprintf("%q", e.Description))
 	}
-	if e.RetryAfter > 0 {
-		details = append(details, fmt.Sprintf("Redox asks to wait %s", e.RetryAfter.Round(time.Second)))
+	if e.RetryAfter > 0 && !e.NotSent {
+		details = append(details, fmt.Sprintf("%s asks to wait %s", cmp.Or(e.server, "Redox"), e.RetryAfter.Round(time.Second)))
 	}
 	if e.Attempts > 1 {
 		details = append(details, fmt.Sprintf("%d attempts", e.Attempts))

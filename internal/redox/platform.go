@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/gate"
 )
 
 // PlatformRequest is what every request to the Platform API needs (REDOX.md, Platform API).
@@ -23,6 +25,8 @@ type PlatformRequest struct {
 	APIKeyID string
 	// Timeout of the request; 0 leaves only the context's deadline.
 	Timeout time.Duration
+	// Gate is the host's, as of TokenRequest.
+	Gate *gate.Gate
 }
 
 // APIKey is an OAuth API key as Redox keeps it: where its public keys are.
@@ -89,7 +93,12 @@ func (c *Client) platform(ctx context.Context, r PlatformRequest, what call) (*u
 		return nil, nil, &Error{Kind: Rejected, Action: "check base_url and platform_url",
 			Cause: "the Platform API's URL is not an http or https URL with a host and without user and password"}
 	}
-	what.accessToken, what.timeout = r.AccessToken, r.Timeout
+	what.accessToken, what.timeout, what.gate = r.AccessToken, r.Timeout, r.Gate
+	pass, err := enter(ctx, r.Gate, endpoint)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer pass.Leave()
 	got, err := c.send(ctx, endpoint, what)
 	if err != nil {
 		return nil, nil, err
@@ -181,7 +190,7 @@ func platformRejection(endpoint *url.URL, got *reply) *Error {
 			"is of the same organization"
 	case status == http.StatusTooManyRequests:
 		e.Cause = "Redox limits the rate of Platform API requests"
-		e.Action = "wait; if it stays, see what else uses the API key of platform_role"
+		e.Action = "wait; Redox counts all requests of one source address, so if it stays, see what else leaves through the same one"
 	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity, status == http.StatusConflict:
 		e.Cause = "Redox's Platform API rejects the request"
 		e.Action = "look at the JWK set of this OAuth API key in the Redox dashboard: is there a kid twice, or a JWK " +
@@ -195,5 +204,5 @@ func platformRejection(endpoint *url.URL, got *reply) *Error {
 			endpoint.Host)
 		e.Action = "check base_url and platform_url, and any proxy between Vault and Redox"
 	}
-	return e
+	return e.named(endpoint)
 }

@@ -77,18 +77,6 @@ func parseTokenResponse(body []byte) (*tokenResponse, error) {
 	return &tokenResponse{accessToken: accessToken, scope: cleanScope(scope), lifetime: lifetime}, nil
 }
 
-// parseErrorResponse reads error and error_description (RFC 6749 section 5.2)
-// out of an error's body, cleaned and cut. Both are empty when there are none.
-func parseErrorResponse(body []byte) (code, description string) {
-	members, err := parseObject(body)
-	if err != nil {
-		return "", ""
-	}
-	code, _ = stringMember(members, "error")
-	description, _ = stringMember(members, "error_description")
-	return clean(code, maxCodeRunes), clean(description, maxDescriptionRunes)
-}
-
 // parseObject reads one JSON object with nothing after it and no name twice:
 // which of two values another reader believes would be anyone's guess. Names
 // are case-sensitive, null counts as absent.

@@ -19,8 +19,8 @@ const (
 	// maxWait bounds one wait even when the caller set no deadline.
 	maxWait = time.Minute
 
-	// maxRetryAfter bounds what is believed of a Retry-After header.
-	maxRetryAfter = 24 * time.Hour
+	// maxRetryAfter bounds what is believed of a Retry-After header: what Redox counts over (REDOX.md).
+	maxRetryAfter = 5 * time.Minute
 )
 
 // retryableStatus reports whether the status says that the same request may
@@ -49,7 +49,7 @@ func fits(ctx context.Context, wait time.Duration) bool {
 
 // parseRetryAfter reads a Retry-After header (RFC 9110 section 10.2.3), in
 // seconds or as an HTTP date. now is the sender's clock, its Date header, if
-// that is known. It gives 0 for what it can't read, and at most a day.
+// that is known. It gives 0 for what it can't read, and at most five minutes.
 func parseRetryAfter(header string, now time.Time) time.Duration {
 	header = strings.TrimSpace(header)
 	if header == "" {

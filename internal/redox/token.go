@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"vault-plugin-secrets-redox/internal/gate"
 )
 
 const (
@@ -32,6 +34,8 @@ type TokenRequest struct {
 	// once per attempt: Redox rejects a jti that it has seen. Its error ends
 	// the request and is returned as it is.
 	Assertion func() (string, error)
+	// Gate is the host's, where each attempt waits until it may be sent, and is told what comes of it. Nil: there is none.
+	Gate *gate.Gate
 }
 
 // Token is Redox's answer to a TokenRequest.
@@ -55,7 +59,7 @@ type Token struct {
 // RequestToken exchanges a client assertion for an access token (RFC 6749
 // section 4.4, RFC 7523 section 2.2). It tries again after connection errors,
 // timeouts and the statuses 429, 502, 503 and 504, as long as the wait fits
-// before the deadline of ctx.
+// before the deadline of ctx. After a 429 the gate says how long that is.
 //
 // Errors are an *Error, the error of r.Assertion, or one that wraps
 // context.Canceled.
@@ -67,22 +71,25 @@ func (c *Client) RequestToken(ctx context.Context, r TokenRequest) (*Token, erro
 	if ctx.Err() != nil {
 		return nil, ended(ctx, endpoint)
 	}
+	var failure *Error
 	for attempt := 1; ; attempt++ {
-		assertion, err := r.Assertion()
-		if err != nil {
-			return nil, err
-		}
-		token, err := c.attempt(ctx, endpoint, &r, assertion)
+		token, err := c.attempt(ctx, endpoint, &r)
 		if err == nil {
 			return token, nil
 		}
-		var failure *Error
+		before := failure
 		if !errors.As(err, &failure) {
 			return nil, err
+		}
+		if failure.NotSent && before != nil {
+			return nil, before // which is why there is no time to wait
 		}
 		failure.Attempts = attempt
 		if !failure.retryable || attempt > r.MaxRetries {
 			return nil, failure
+		}
+		if r.Gate != nil && failure.StatusCode == http.StatusTooManyRequests {
+			continue
 		}
 		wait := max(backoff(attempt), failure.RetryAfter)
 		if !fits(ctx, wait) {
@@ -97,8 +104,18 @@ func (c *Client) RequestToken(ctx context.Context, r TokenRequest) (*Token, erro
 	}
 }
 
-// attempt sends one request and reads its answer.
-func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest, assertion string) (*Token, error) {
+// attempt sends one request when it is its turn, and reads its answer. The assertion is made then: it is valid from that
+// moment on.
+func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest) (*Token, error) {
+	pass, err := enter(ctx, r.Gate, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	defer pass.Leave()
+	assertion, err := r.Assertion()
+	if err != nil {
+		return nil, err
+	}
 	form := url.Values{
 		"grant_type":            {GrantType},
 		"client_assertion_type": {ClientAssertionType},
@@ -108,7 +125,7 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 		form.Set("scope", r.Scope)
 	}
 	got, err := c.send(ctx, endpoint, call{
-		method: http.MethodPost, contentType: "application/x-www-form-urlencoded", body: form.Encode(), timeout: r.Timeout,
+		method: http.MethodPost, contentType: "application/x-www-form-urlencoded", body: form.Encode(), timeout: r.Timeout, gate: r.Gate,
 	})
 	if err != nil {
 		return nil, err
@@ -127,6 +144,8 @@ func (c *Client) attempt(ctx context.Context, endpoint *url.URL, r *TokenRequest
 	var answer *tokenResponse
 	if got.tooLarge {
 		err = errors.New("an answer larger than 64 KiB")
+	} else if encoding := got.unknownEncoding(); encoding != "" {
+		err = fmt.Errorf("an answer in Content-Encoding %s, which was not asked for", encoding)
 	} else {
 		answer, err = parseTokenResponse(got.body)
 	}

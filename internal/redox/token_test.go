@@ -289,7 +289,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		{"as long as patience", "60", "", 0, time.Minute, time.Minute},
 		{"beyond the deadline", "20", "", 19 * time.Second, 0, 20 * time.Second},
 		{"beyond patience", "61", "", 0, 0, 61 * time.Second},
-		{"absurd", "99999999999999999999", "", time.Hour, 0, 24 * time.Hour},
+		{"absurd", "99999999999999999999", "", time.Hour, 0, maxRetryAfter},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
