@@ -27,6 +27,9 @@ type settings struct {
 	clients                 int           // connections at once
 	roles                   int
 	reads                   int
+	coldRoles               int
+	only                    string // the part to measure; empty: all
+	read                    bool   // be the reader of a cold start
 }
 
 func main() {
@@ -42,7 +45,16 @@ func main() {
 	flag.IntVar(&s.clients, "clients", 16, "connections at once")
 	flag.IntVar(&s.roles, "roles", 10_000, "roles with live tokens, for memory")
 	flag.IntVar(&s.reads, "reads", 1_000_000, "reads, for memory")
+	flag.IntVar(&s.coldRoles, "cold-roles", 10_000, "roles of the larger cold start; at most 1000: none")
+	flag.StringVar(&s.only, "only", "", "measure one part: a cold start, or rates")
+	flag.BoolVar(&s.read, "read", false, "for the program itself: be the reader of a cold start")
 	flag.Parse()
+	if s.read {
+		if err := readUntilTold(); err != nil {
+			log.Fatal("bench: ", err)
+		}
+		return
+	}
 	if err := run(context.Background(), s); err != nil {
 		log.Fatal("bench: ", err)
 	}
@@ -68,8 +80,20 @@ func run(ctx context.Context, s settings) error {
 		return err
 	}
 	r := &report{settings: s}
+	if s.only == "" || s.only == coldPart {
+		if err := measureColdStarts(ctx, vault, s, r); err != nil {
+			return err
+		}
+		if err := r.write(coldPart, r.coldTable()); err != nil || s.only != "" {
+			return err
+		}
+	}
 	if err := measureRates(vault, s, r); err != nil {
 		return err
+	}
+	if s.only == ratesPart {
+		fmt.Print("\n", r.ratesTable())
+		return nil
 	}
 	if err := measureRefreshes(ctx, vault, s, r); err != nil {
 		return err
@@ -80,20 +104,24 @@ func run(ctx context.Context, s settings) error {
 	if err := measureSizes(s, r); err != nil {
 		return err
 	}
-	text := r.markdown()
-	fmt.Print("\n", text)
-	if s.docs == "" {
-		return nil
+	if err := r.write("the tables", r.markdown()); err != nil || s.docs == "" {
+		return err
 	}
 	inside, err := os.ReadFile(s.inside)
 	if err != nil {
 		return err
 	}
-	page := filepath.Join(s.docs, "benchmarks.md")
-	for part, text := range map[string]string{"the tables": text, "inside the process": "```text\n" + string(inside) + "```\n"} {
-		if err := marks.Replace(page, part, "scripts/bench -docs docs", "\n"+text+"\n"); err != nil {
-			return err
-		}
+	if err := r.write("inside the process", "```text\n"+string(inside)+"```\n"); err != nil {
+		return err
 	}
 	return os.WriteFile(filepath.Join(s.docs, "benchmarks.svg"), []byte(r.plot()), 0o644)
+}
+
+// write prints a part of the report, and puts it into the docs if they are to be written.
+func (r *report) write(part, text string) error {
+	fmt.Print("\n", text)
+	if r.settings.docs == "" {
+		return nil
+	}
+	return marks.Replace(filepath.Join(r.settings.docs, "benchmarks.md"), part, "scripts/bench -docs docs", "\n"+text+"\n")
 }

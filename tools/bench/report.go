@@ -18,6 +18,8 @@ type report struct {
 	rates            map[string][]float64 // requests a second, by subject and round
 	quiet, refreshed []float64            // 99th percentile in milliseconds, by round
 
+	cold map[coldStart]map[string]*coldFigures
+
 	residentAfterReads, nothingAfterReads, residentWithRoles int64 // bytes
 	idle                                                     float64
 	size, nothingSize                                        int64 // bytes
@@ -54,13 +56,7 @@ func (r *report) markdown() string {
 	write := func(format string, arguments ...any) { fmt.Fprintf(&text, format+"\n", arguments...) }
 	write("Measured on %s, %d rounds of %s, %d connections, Vault's audit off.\n", machine(), r.settings.rounds,
 		r.settings.duration, r.settings.clients)
-	write("| Request | a second (median) | to a plugin that does nothing | to one that keeps the replication state |")
-	write("|---|---|---|---|")
-	nothing, kept := r.rates[subjects[1].name], r.rates[subjects[2].name]
-	for _, what := range subjects {
-		rates := r.rates[what.name]
-		write("| %s | %.0f | %s | %s |", what.name, median(rates), spread(ratios(rates, nothing)), spread(ratios(rates, kept)))
-	}
+	text.WriteString(r.ratesTable())
 	write("")
 	write("| What | | Goal |")
 	write("|---|---|---|")
@@ -72,6 +68,23 @@ func (r *report) markdown() string {
 	write("| Part of one processor that these roles cost while nobody reads | %.3f | 0 |", r.idle)
 	write("| Stripped binary, over the plugin that does nothing | %s - %s = %s | at most 5 MB |", megabytes(r.size),
 		megabytes(r.nothingSize), megabytes(r.size-r.nothingSize))
+	return text.String()
+}
+
+// ratesPart is the part of a run that compares reads.
+const ratesPart = "rates"
+
+// ratesTable compares the kinds of requests.
+func (r *report) ratesTable() string {
+	var text strings.Builder
+	write := func(format string, arguments ...any) { fmt.Fprintf(&text, format+"\n", arguments...) }
+	write("| Request | a second (median) | to a plugin that does nothing | to one that keeps the replication state |")
+	write("|---|---|---|---|")
+	nothing, kept := r.rates[subjects[1].name], r.rates[subjects[2].name]
+	for _, what := range subjects {
+		rates := r.rates[what.name]
+		write("| %s | %.0f | %s | %s |", what.name, median(rates), spread(ratios(rates, nothing)), spread(ratios(rates, kept)))
+	}
 	return text.String()
 }
 
