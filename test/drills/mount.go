@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -29,6 +30,7 @@ type mountOptions struct {
 	tls      bool
 	roles    int // each has the client ID that role gives; one at least
 	config   map[string]any
+	path     string // the drill's name when empty
 }
 
 // role is the name of a role, and of its client ID.
@@ -39,7 +41,7 @@ func newMount(d *report, vault *server, o mountOptions) *mount {
 	redox, err := newLocalRedox(o.lifetime, o.tls)
 	d.must(err)
 	d.later(redox.down)
-	m := &mount{vault: vault, path: d.drill.name, redox: redox}
+	m := &mount{vault: vault, path: cmp.Or(o.path, d.drill.name), redox: redox}
 	d.must2(vault.must("POST", "sys/mounts/"+m.path, map[string]any{"type": pluginName}))
 	d.later(func() { _, _ = vault.must("DELETE", "sys/mounts/"+m.path, nil) })
 	key := d.must2(vault.must("POST", m.path+"/keys/main", map[string]any{"algorithm": "ES384"}))

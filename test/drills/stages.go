@@ -18,6 +18,7 @@ var stages = []stage{
 		{"first-readers", "10,000 readers ask for a token that nobody has", firstReaders},
 		{"expiry", "10,000 readers of 200 roles at the end of their tokens", atExpiry},
 		{"failing", "10,000 readers of 200 roles while Redox fails", failingEndpoint},
+		{"limited", "Redox limits requests: one role is told, the others of its host wait, those of another host do not", limitedHost},
 	}},
 	{"Redox and the way to it", 6, 1, true, []drill{
 		{"down-short", "Redox is gone, and back before the token ends", shortOutage},
