@@ -32,6 +32,10 @@ var plainForms = map[framework.FieldType]*regexp.Regexp{
 func checkInput(path *framework.Path, operation logical.Operation, data map[string]any) error {
 	for _, name := range slices.Sorted(maps.Keys(data)) { // the same error for the same input
 		schema := path.Fields[name]
+		if path.Fields[privateKeyField] != nil && (data["kty"] != nil || data["keys"] != nil) {
+			return fieldError(privateKeyField, "give the file as the value of that field: private_key=@key.json",
+				"the members of a JWK were given as fields; Vault's audit log has their names in clear, and hashes of their values")
+		}
 		if schema == nil || !takes(path, operation, name) {
 			return unknownField(path, operation, name)
 		}

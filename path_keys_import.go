@@ -15,6 +15,7 @@ import (
 	"hash"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -44,8 +45,8 @@ func (b *backend) pathKeysImport() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"name": nameField("Name of the key."),
 			privateKeyField: {Type: framework.TypeString,
-				Description: "The private key in clear: PEM (PKCS#8, PKCS#1, SEC 1) or JWK, as a string; a JWK may also be given as a JSON object. " +
-					"RSA of at least 2048 bits signs RS384, P-384 signs ES384.",
+				Description: "The private key in clear: PEM (PKCS#8, PKCS#1, SEC 1), JWK or JWK Set, as a string; a JWK may also be given as a JSON " +
+					"object. RSA of at least 2048 bits signs RS384, P-384 signs ES384.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "textarea"}},
 			ciphertextField: {Type: framework.TypeString,
 				Description: "Instead of private_key: the private key wrapped under wrapping_key, in base64. First 512 bytes, an " +
@@ -57,7 +58,7 @@ func (b *backend) pathKeysImport() *framework.Path {
 					"SHA1, SHA224, SHA256 (default), SHA384 or SHA512.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Hash function"}},
 			"kid": {Type: framework.TypeString,
-				Description: "Key ID under which Redox knows the public key. " +
+				Description: "Key ID under which Redox knows the public key. Of a JWK Set with several private keys it chooses one. " +
 					"Default: that of a JWK in private_key, else the RFC 7638 thumbprint.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"}},
 			"deletion_allowed": {Type: framework.TypeBool,
@@ -118,7 +119,7 @@ func flattenJWK(data map[string]any) map[string]any {
 
 // importedKey returns the key that the request brings, in clear or wrapped, and the kid that came with it, which may be
 // empty. What is wrong with the request is a userError for one of its fields.
-func importedKey(ctx context.Context, s *store, data *framework.FieldData) (key *privatekey.Key, kid string, err error) {
+func importedKey(ctx context.Context, s *store, data *framework.FieldData, now time.Time) (key *privatekey.Key, kid string, err error) {
 	inClear, _ := data.Get(privateKeyField).(string)
 	ciphertext, _ := data.Get(ciphertextField).(string)
 	hashName, _ := data.Get(hashFunctionField).(string)
@@ -130,12 +131,13 @@ func importedKey(ctx context.Context, s *store, data *framework.FieldData) (key 
 	case inClear != "" && ciphertext != "":
 		return nil, "", fieldError(ciphertextField, "give only one of them", "it is given together with %s", privateKeyField)
 	case ciphertext != "":
-		key, err = unwrapKey(ctx, s, ciphertext, cmp.Or(hashName, defaultHashFunction))
+		key, err = unwrapKey(ctx, s, ciphertext, cmp.Or(hashName, defaultHashFunction), now)
 		return key, "", err
 	case isGiven(data, hashFunctionField):
 		return nil, "", fieldError(hashFunctionField, "leave it out", "it is for %s only", ciphertextField)
 	default:
-		key, kid, err = privatekey.Parse(inClear)
+		named, _ := data.Get("kid").(string)
+		key, kid, err = privatekey.Parse(inClear, named)
 		return key, kid, inputError(privateKeyField, err)
 	}
 }
@@ -151,7 +153,7 @@ func inputError(field string, err error) error {
 
 // unwrapKey returns the private key that ciphertext, base64, holds wrapped under this mount's wrapping key (see
 // privatekey.Key.Unwrap). hashName names the hash of RSA-OAEP; its case, and a hyphen after SHA, don't matter.
-func unwrapKey(ctx context.Context, s *store, ciphertext, hashName string) (*privatekey.Key, error) {
+func unwrapKey(ctx context.Context, s *store, ciphertext, hashName string, now time.Time) (*privatekey.Key, error) {
 	// SHA-256 is what the standard calls it.
 	newHash := hashFunctions[strings.Replace(strings.ToUpper(hashName), "SHA-", "SHA", 1)]
 	if newHash == nil {
@@ -166,7 +168,7 @@ func unwrapKey(ctx context.Context, s *store, ciphertext, hashName string) (*pri
 	if err != nil {
 		return nil, fieldError(ciphertextField, "encode it, for example with: openssl base64 -A", "it is not base64")
 	}
-	wrapping, err := s.wrappingKey(ctx)
+	wrapping, err := s.wrappingKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -174,20 +176,24 @@ func unwrapKey(ctx context.Context, s *store, ciphertext, hashName string) (*pri
 		return nil, fieldError(ciphertextField, "read wrapping_key, which makes one, and wrap the key under that",
 			"it can't be unwrapped, since this mount has no wrapping key yet")
 	}
-	key, err := wrapping.Unwrap(wrapped, newHash())
+	key, err := wrapping.unwrap(wrapped, newHash, now)
 	return key, inputError(ciphertextField, err)
 }
 
 func (b *backend) keyImport(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	name := pathName(data, "name")
-	key, kid, err := importedKey(ctx, b.store, data)
+	key, kid, err := importedKey(ctx, b.store, data, b.now().Wall)
 	if err != nil {
 		return nil, err
 	}
 	if named, _ := data.Get("kid").(string); named != "" {
 		kid = named
 	}
+	unnamed := kid == ""
 	if err := checkText("kid", kid); err != nil {
+		if refused := (*userError)(nil); errors.As(err, &refused) && !isGiven(data, "kid") {
+			refused.wayOut += "; or name the version with kid=KID, as the Redox dashboard has it"
+		}
 		return nil, err
 	}
 	version, err := newKeyVersion(key, kid, true, b.now().Wall)
@@ -214,5 +220,9 @@ func (b *backend) keyImport(ctx context.Context, _ *logical.Request, data *frame
 	}
 	response.AddWarning("This private key has lived outside Vault, where copies of it may remain: " +
 		"destroy them, and plan to replace it with a key that is generated in Vault.")
+	if unnamed {
+		response.AddWarning("It came without a kid, so it has one that the engine made up, its RFC 7638 thumbprint: " + version.KID +
+			". Compare it with the kid in the Redox dashboard; if that is another one, import the key again under another name, with kid=KID.")
+	}
 	return response, nil
 }

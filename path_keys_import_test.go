@@ -233,3 +233,45 @@ func TestExistenceCheckIgnoresTheInput(t *testing.T) {
 		}
 	}
 }
+
+// TestImportAsFields: "import @key.json" without "private_key=" sends the members of the JWK as fields.
+func TestImportAsFields(t *testing.T) {
+	m := newMount(t)
+	for _, members := range []map[string]any{testkeys.JWK(testkeys.EC()), {"keys": []any{testkeys.JWK(testkeys.RSA())}}} {
+		m.refusedWith(logical.UpdateOperation, "keys/main/import", members, "private_key: the members of a JWK were given as fields", "private_key=@key.json", "audit log")
+	}
+}
+
+// TestImportTellsOfItsKID: a kid that the engine made up is announced, one that was brought is not; a set is chosen from.
+func TestImportTellsOfItsKID(t *testing.T) {
+	named := testkeys.Changed(testkeys.JWK(testkeys.EC()), map[string]any{"kid": "one"})
+	other := testkeys.Changed(testkeys.JWK(testkeys.OtherEC()), map[string]any{"kid": "two"})
+	set := map[string]any{"keys": []any{named, other}}
+	for name, c := range map[string]struct {
+		data fields
+		kid  string
+		tell bool
+	}{
+		"pem":              {fields{"private_key": pkcs8Text(testkeys.EC())}, thumbprint(testkeys.EC().Public()), true},
+		"pem-named":        {fields{"private_key": pkcs8Text(testkeys.EC()), "kid": "mine"}, "mine", false},
+		"jwk":              {fields{"private_key": named}, "one", false},
+		"jwk-renamed":      {fields{"private_key": named, "kid": "mine"}, "mine", false},
+		"jwk-without":      {fields{"private_key": testkeys.JWK(testkeys.EC())}, thumbprint(testkeys.EC().Public()), true},
+		"chosen-of-a-set":  {fields{"private_key": set, "kid": "two"}, "two", false},
+		"set-of-one-named": {fields{"private_key": map[string]any{"keys": []any{named}}, "kid": "mine"}, "mine", false},
+	} {
+		m := newMount(t)
+		response, err := m.request(logical.UpdateOperation, "keys/"+name+"/import", c.data)
+		if err != nil || response.IsError() || response.Data["kid"] != c.kid {
+			t.Errorf("%s: %v, %v", name, response, err)
+			continue
+		}
+		if told := strings.Contains(strings.Join(response.Warnings, "\n"), "the engine made up"); told != c.tell {
+			t.Errorf("%s: the warnings are %q", name, response.Warnings)
+		}
+	}
+	m := newMount(t)
+	m.refusedWith(logical.UpdateOperation, "keys/main/import", fields{"private_key": set}, `whose kids are "one", "two"`, "kid=KID")
+	cyrillic := testkeys.Changed(testkeys.JWK(testkeys.EC()), map[string]any{"kid": "ключ"})
+	m.refusedWith(logical.UpdateOperation, "keys/main/import", fields{"private_key": cyrillic}, "kid: ", "kid=")
+}

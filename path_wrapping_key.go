@@ -11,21 +11,47 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/jwk"
-	"vault-plugin-secrets-redox/internal/privatekey"
 )
 
 // wrappingKeyBits is the size that tools made for Vault's transit engine count on: what they send begins with 512 bytes
 // that this key encrypted.
 const wrappingKeyBits = 4096
 
-// wrappingKey is the key pair under which private keys are wrapped for import.
-type wrappingKey struct {
-	header
-
-	PrivateKey privatekey.Sealed `json:"private_key"`
+// wrappingKeyFields is what a wrapping key is shown with.
+var wrappingKeyFields = map[string]*framework.FieldSchema{
+	"public_key": answerField(framework.TypeString, "Public half of the RSA-4096 wrapping key, as PEM."),
+	"former_expire_time": {Type: framework.TypeTime,
+		Description: "Until when keys that were wrapped under the former wrapping key can be imported, when it was replaced within the hour."},
 }
 
-func (b *backend) pathWrappingKey() *framework.Path {
+func (b *backend) pathWrappingKey() []*framework.Path {
+	return []*framework.Path{b.pathWrappingKeyItself(), {
+		Pattern:      "wrapping_key/rotate",
+		DisplayAttrs: display("wrapping-key"),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: rotating(b.wrappingKeyRotate, ok("The new wrapping key.", wrappingKeyFields)),
+		},
+		HelpSynopsis: "Replace the wrapping key.",
+		HelpDescription: `
+Makes another wrapping key, which takes some seconds, and answers with its public
+half. What was wrapped under the former one can be imported for another hour;
+then that one is deleted:
+
+    vault write -f redox/wrapping_key/rotate
+
+Only the newest former one is kept: two rotations within an hour end the first.
+Where there is no wrapping key yet, one is made.
+`,
+	}}
+}
+
+func rotating(handler framework.OperationFunc, responses map[int][]framework.Response) *framework.PathOperation {
+	o := changing(handler, "Replace the wrapping key.", responses)
+	o.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "rotate"}
+	return o
+}
+
+func (b *backend) pathWrappingKeyItself() *framework.Path {
 	return &framework.Path{
 		Pattern:      "wrapping_key",
 		Fields:       map[string]*framework.FieldSchema{forceField: deletionForce()},
@@ -33,9 +59,7 @@ func (b *backend) pathWrappingKey() *framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			// The first read writes.
 			logical.ReadOperation: changing(b.wrappingKeyRead, "Read the public key to wrap private keys with.",
-				ok("The wrapping key.", map[string]*framework.FieldSchema{
-					"public_key": answerField(framework.TypeString, "Public half of the RSA-4096 wrapping key, as PEM."),
-				})),
+				ok("The wrapping key.", wrappingKeyFields)),
 			logical.DeleteOperation: changing(b.wrappingKeyDelete, "Delete the wrapping key.", noContent),
 		},
 		HelpSynopsis: "The public key to wrap private keys with, before they are imported.",
@@ -68,63 +92,78 @@ Vault's transit engine, so tools made for that do. To wrap it yourself:
 
 docs/import.md in the plugin's repository has the openssl commands for that.
 
-The wrapping key can be deleted: then the next read makes another one, and what
-was wrapped under the old one can't be imported any more. One whose stored entry
-can't be read is deleted with force=true.
+The wrapping key can be replaced: see wrapping_key/rotate. It can be deleted, with
+the former one: then the next read makes another one, and what was wrapped under
+them can't be imported any more. One whose stored entry can't be read is deleted
+with force=true.
 `,
 	}
 }
 
 func (b *backend) wrappingKeyRead(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	key, err := b.store.wrappingKey(ctx)
-	if err == nil && key == nil {
-		key, err = b.makeWrappingKey(ctx)
+	keys, err := b.store.wrappingKeys(ctx)
+	if err == nil && keys == nil {
+		keys, err = b.makeWrappingKey(ctx, false)
 	}
 	if err != nil {
 		return nil, err
 	}
-	public, err := jwk.MarshalPKIX(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	return &logical.Response{Data: map[string]any{
-		"public_key": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
-	}}, nil
+	return b.showWrappingKey(keys)
 }
 
-// makeWrappingKey generates, stores and returns a wrapping key. If another request has stored one meanwhile, it returns
-// that one.
-func (b *backend) makeWrappingKey(ctx context.Context) (*privatekey.Key, error) {
-	// Before the write: this takes seconds, and nobody need wait for it.
-	key, err := privatekey.Generate(privatekey.RS384, wrappingKeyBits)
+func (b *backend) wrappingKeyRotate(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	keys, err := b.makeWrappingKey(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := key.Seal()
+	b.telemetry.logger.Info("the wrapping key was replaced")
+	return b.showWrappingKey(keys)
+}
+
+func (b *backend) showWrappingKey(keys *wrappingKeys) (*logical.Response, error) {
+	public, err := jwk.MarshalPKIX(keys.present.Public())
+	if err != nil {
+		return nil, err
+	}
+	data := map[string]any{"public_key": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))}
+	if keys.formerAt(b.now().Wall) != nil {
+		data["former_expire_time"] = formatTime(keys.replaced.Add(formerWraps))
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+// makeWrappingKey generates, stores and returns a wrapping key. If there is one already, it returns that, or with replace
+// makes it the former one.
+func (b *backend) makeWrappingKey(ctx context.Context, replace bool) (keys *wrappingKeys, err error) {
+	// Before the write: this takes seconds, and nobody need wait for it.
+	key, err := b.newWrappingKey()
 	if err != nil {
 		return nil, err
 	}
 	err = b.store.write(ctx, func(w *writing) error {
-		stored, err := w.wrappingKey(ctx)
-		if err != nil {
+		if keys, err = w.wrappingKeys(ctx); err != nil {
 			return err
 		}
-		if stored != nil {
-			key = stored
+		switch {
+		case keys == nil:
+			keys = &wrappingKeys{present: key}
+		case !replace:
 			return nil
+		default:
+			keys = &wrappingKeys{present: key, former: keys.present, replaced: b.now().Wall.UTC()}
 		}
-		return w.put(ctx, wrappingKeyStorage, &wrappingKey{PrivateKey: sealed})
+		return w.putWrappingKeys(ctx, keys)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return key, nil
+	return keys, nil
 }
 
 func (b *backend) wrappingKeyDelete(ctx context.Context, _ *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	return nil, b.store.write(ctx, func(w *writing) error {
-		key, err := w.wrappingKey(ctx)
-		if err == nil && key == nil {
+		keys, err := w.wrappingKeys(ctx)
+		if err == nil && keys == nil {
 			return nil
 		}
 		if err := forced(err, data); err != nil {

@@ -15,8 +15,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/helper/compressutil"
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"vault-plugin-secrets-redox/internal/privatekey"
 )
 
 // Where things are stored. A prefix is spelled with its slash, which seal wrap needs to match what is below it.
@@ -46,6 +44,8 @@ type store struct {
 	// configured counts the changes of what clients are found in.
 	configured atomic.Uint64
 	parsed     remembered[role]
+	// formerReplaced is when the former wrapping key was replaced, zero when there is none, nil while that is not known.
+	formerReplaced atomic.Pointer[time.Time]
 }
 
 func newStore(storage logical.Storage) *store {
@@ -59,6 +59,9 @@ func (s *store) generation() uint64 { return s.changes.Load() }
 // changed notes that an entry was changed, by this node or by another.
 func (s *store) changed(key string) {
 	s.changes.Add(1)
+	if key == wrappingKeyStorage {
+		s.formerReplaced.Store(nil)
+	}
 	name, isRole := strings.CutPrefix(key, rolesStoragePrefix)
 	if isRole || key == configStorageKey || key == leftStorageKey {
 		s.configured.Add(1)
@@ -398,21 +401,6 @@ func (s *store) clients(ctx context.Context, k *signingKey) (*storedClients, err
 		return stored, err
 	}
 	return former.upgrade(k), nil
-}
-
-// wrappingKey returns the mount's wrapping key, nil when none has been made. A stored key that can't be used is an
-// unusableEntry.
-func (s *store) wrappingKey(ctx context.Context) (*privatekey.Key, error) {
-	stored := &wrappingKey{}
-	found, err := s.read(ctx, wrappingKeyStorage, stored)
-	if err != nil || !found {
-		return nil, err
-	}
-	key, err := stored.PrivateKey.Open()
-	if err != nil || key.RSABits() != wrappingKeyBits {
-		return nil, unreadableEntry(wrappingKeyStorage)
-	}
-	return key, nil
 }
 
 // checkName refuses names that no storage backend should be asked for.

@@ -156,7 +156,7 @@ func TestStoreUnusableEntries(t *testing.T) {
 		rolesStoragePrefix + "main":   func(s *store) error { _, err := s.role(t.Context(), "main"); return err },
 		keysStoragePrefix + "main":    func(s *store) error { _, err := s.key(t.Context(), "main"); return err },
 		clientsStoragePrefix + "main": func(s *store) error { _, err := s.clients(t.Context(), &signingKey{name: "main"}); return err },
-		wrappingKeyStorage:            func(s *store) error { _, err := s.wrappingKey(t.Context()); return err },
+		wrappingKeyStorage:            func(s *store) error { _, err := s.wrappingKeys(t.Context()); return err },
 	}
 	const newer, unreadable = "was written by a newer version", "is unreadable"
 	for _, test := range []struct{ entry, problem string }{

@@ -6,6 +6,8 @@ package acceptance
 import (
 	"context"
 	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -20,6 +22,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"vault-plugin-secrets-redox/internal/sandbox"
+	"vault-plugin-secrets-redox/internal/testkeys"
 )
 
 // TestImportDocumentation runs every command of docs/import.md as it is printed there, in a copy of what they need of a
@@ -202,6 +205,26 @@ func TestTransitsImportCommand(t *testing.T) {
 	if r.code == 0 || !strings.Contains(r.stderr, "ciphertext: it can't be unwrapped; ") {
 		t.Errorf("a wrong hash gives %d: %s", r.code, r.stderr)
 	}
+
+	// What was wrapped before the wrapping key was replaced is imported all the same.
+	former := e.data("read", e.at("wrapping_key"))["public_key"]
+	block, _ := pem.Decode([]byte(former.(string)))
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ciphertext := testkeys.Wrapped(sha256.New, public.(*rsa.PublicKey), der)
+	if rotated := e.data("write", "-f", e.at("wrapping_key/rotate")); rotated["public_key"] == former || rotated["former_expire_time"] == nil {
+		t.Errorf("the wrapping key was replaced by %v", rotated)
+	}
+	e.must("write", e.at("keys/former/import"), "ciphertext="+ciphertext, "kid=kid-2", "deletion_allowed=true")
+	e.must("delete", e.at("keys/former"))
+	e.must("transit", "import", e.at("keys/latter"), file, "kid=kid-3", "deletion_allowed=true")
+	e.must("delete", e.at("keys/latter"))
 
 	// Importing takes two capabilities, and the wrapping key is not for everybody.
 	importer := e.as("importer", map[string]string{"wrapping_key": "read", "keys/imported/import": "update"})
