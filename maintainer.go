@@ -6,6 +6,8 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"vault-plugin-secrets-redox/internal/privatekey"
@@ -24,18 +26,54 @@ type maintainer struct {
 	telemetry *telemetry
 	now       func() tokencache.Instant
 
-	worker   *worker
-	unserved unserved
+	worker      *worker
+	unserved    unserved
+	rests       rests
+	registering chan struct{} // full while public keys are registered
+	concurrent  int           // how many clients are asked about at once
 }
 
+// maintained is how many clients are asked about at once.
+const maintained = 8
+
 func newMaintainer(s *store, keys *keyring, m *minter, n *node, t *telemetry, now func() tokencache.Instant) *maintainer {
-	return &maintainer{store: s, keys: keys, directory: newDirectory(s, now), minter: m, node: n, telemetry: t, now: now, worker: newWorker()}
+	return &maintainer{store: s, keys: keys, directory: newDirectory(s, now), minter: m, node: n, telemetry: t, now: now, worker: newWorker(),
+		registering: make(chan struct{}, 1), concurrent: maintained}
+}
+
+// atOnce calls do for 0, then for 1 to n-1 in this order, some of them at once, until one of them returns false, and returns
+// when all that were called have ended. The first is alone: a server that does not answer is not asked by many.
+func atOnce(most, n int, do func(i int) (more bool)) {
+	if n == 0 || !do(0) {
+		return
+	}
+	var next atomic.Int64
+	next.Store(1)
+	var stopped atomic.Bool
+	var calls sync.WaitGroup
+	for range min(most, n-1) {
+		calls.Go(func() {
+			for !stopped.Load() {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				if !do(i) {
+					stopped.Store(true)
+				}
+			}
+		})
+	}
+	calls.Wait()
 }
 
 // pass does the work that is due for each key. Failures are logged and retried on the next pass.
 func (m *maintainer) pass(ctx context.Context) {
 	if !m.node.mayWrite() {
 		return
+	}
+	if err := m.dropFormerWrappingKey(ctx); err != nil {
+		m.failed(ctx, "the former wrapping key can't be deleted", "", err)
 	}
 	names, err := m.store.keyNames(ctx)
 	if err != nil {
@@ -87,7 +125,7 @@ func (m *maintainer) askAndSettle(ctx context.Context, s *keySnapshot) (after *k
 		return nil, false, err
 	}
 	if s.unusable == nil {
-		if err := m.register(ctx, s, clients.roleConfigs(), false); err != nil {
+		if err := m.register(ctx, s, clients.roleConfigs(), inPass); err != nil {
 			return nil, false, err
 		}
 	}

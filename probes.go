@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"vault-plugin-secrets-redox/internal/gate"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
 )
@@ -44,6 +46,7 @@ func (m *maintainer) probe(ctx context.Context, s *keySnapshot, clients *keyClie
 	if len(due) == 0 {
 		return done, nil
 	}
+	ctx = gate.With(ctx, gate.Place{Class: gate.Upkeep})
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
@@ -53,30 +56,42 @@ func (m *maintainer) probe(ctx context.Context, s *keySnapshot, clients *keyClie
 		done.noWord = missing
 		due = slices.DeleteFunc(slices.Clone(due), func(client rotation.Client) bool { return !s.rotation().Needs(client, m.now().Wall) })
 	}
-	for _, client := range due {
-		result, err := m.probeClient(ctx, s, client, clients.byClient[client])
-		if whole.Err() != nil {
-			return done, whole.Err()
-		}
-		if err != nil {
-			return done, err
-		}
-		if ctx.Err() != nil {
+	results := make([]probeResult, len(due))
+	atOnce(m.concurrent, len(due), func(i int) (more bool) {
+		result, err := m.probeClient(ctx, s, due[i], clients.byClient[due[i]])
+		results[i] = probeResult{result, err, true}
+		return err == nil && result.outcome != rotation.Unanswered
+	})
+	var failed error
+	for i, client := range due {
+		switch result := results[i]; {
+		case !result.asked:
+		case ctx.Err() != nil && (result.failed != nil || result.outcome == rotation.Unanswered):
 			done.noWord = ctx.Err() // the budget is used up, which says nothing of this client
-			return done, nil
-		}
-		m.keys.observe(s.signingKey, client, result.news)
-		done.events = append(done.events, rotation.Probed{Client: client, Outcome: result.outcome, Answer: result.answer})
-		if result.outcome != "" {
-			m.telemetry.logger.Debug("Redox does not take a version", "key", s.name, "client_id", client.ClientID,
-				"outcome", string(result.outcome), "answer", result.answer)
-		}
-		if result.outcome == rotation.Unanswered {
-			done.noWord = result.err
-			return done, nil
+		case result.failed != nil:
+			failed = result.failed
+		case notSent(result.err):
+			done.noWord = result.err // which says nothing of this client either
+		default:
+			m.keys.observe(s.signingKey, client, result.news)
+			done.events = append(done.events, rotation.Probed{Client: client, Outcome: result.outcome, Answer: result.answer})
+			if result.outcome != "" {
+				m.telemetry.logger.Debug("Redox does not take a version", "key", s.name, "client_id", client.ClientID,
+					"outcome", string(result.outcome), "answer", result.answer)
+			}
+			if result.outcome == rotation.Unanswered {
+				done.noWord = result.err
+			}
 		}
 	}
-	return done, nil
+	return done, cmp.Or(whole.Err(), failed)
+}
+
+// probeResult is what came of probing one client, if it was asked about.
+type probeResult struct {
+	probed
+	failed error // of this node
+	asked  bool
 }
 
 // probed is what came of probing one client.
@@ -217,7 +232,7 @@ func (m *maintainer) ask(ctx context.Context, name string) (after *keySnapshot, 
 		return nil, nil, nil, err
 	}
 	if s.unusable == nil {
-		if err := m.register(ctx, s, clients.roleConfigs(), false); err != nil {
+		if err := m.register(ctx, s, clients.roleConfigs(), onAsked); err != nil {
 			return nil, nil, nil, err
 		}
 	}

@@ -5,7 +5,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,10 +15,13 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/gate"
 	"vault-plugin-secrets-redox/internal/jwk"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
@@ -46,37 +51,78 @@ type registered struct {
 // Terraform replaces a role.
 const leftFor = 24 * time.Hour
 
+// registering is what public keys are registered for.
+type registering int
+
+const (
+	inPass  registering = iota
+	onAsked             // somebody waits for it
+	putBack             // and wants back what was taken away
+)
+
 // register sees to it that the OAuth API key of each client holds the public keys that sign or are to sign, and none of
 // the engine's own that are destroyed, or any when the client has left a day ago. Foreign keys stay as they are; imported
-// ones are taken away only when they are compromised, since something else may use them. With putBack, what somebody took
-// away is put back. It does nothing for a key that is registered by other means. What is wrong at Redox is no error here:
-// it is stored, to be shown, and tried again.
-func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[rotation.Client]*roleConfig, putBack bool) error {
+// ones are taken away only when they are compromised, since something else may use them. In a pass, what was looked at lately
+// rests; for somebody who asks, only what is settled does; and with putBack nothing does, and what somebody took away is put back. It does nothing for a key that is registered by other means. What is
+// wrong at Redox is no error here: it is stored, to be shown, and tried again.
+func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[rotation.Client]*roleConfig, how registering) error {
 	if s.Registration != registrationPlatform {
 		return nil
 	}
-	var failed error // what would fail for each further client, too
-	var records []registered
-	key := s.rotationKey(s.stored.Clients)
-	for client, c := range clients {
-		r := &reconciliation{k: s.signingKey, key: key, client: client, putBack: putBack, before: s.stored.Registrations}
-		var accessToken string
-		if failed == nil {
-			accessToken, failed = m.platformToken(ctx, s.signingKey) // each time: many API keys can take longer than a token lives
+	ctx = gate.With(ctx, gate.Place{Class: gate.Upkeep})
+	select { // another pass, or a request, may be at it: two that replace a JWK set lose each other's changes
+	case m.registering <- struct{}{}:
+		defer func() { <-m.registering }()
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return logical.CodedError(http.StatusGatewayTimeout, "public keys are being registered at Redox, which takes long; try again in some minutes, "+
+				"and see keys/"+s.name+"/clients for what is done")
 		}
-		err := failed
-		if err == nil {
-			err = m.reconcile(ctx, r, c, accessToken)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if unanswered(err) {
-			failed = err // waiting once is enough: other work waits behind this
-		}
-		records = append(records, r.outcome(m.words(err))...)
+		return ctx.Err()
 	}
-	left, err := m.leave(ctx, s, clients, failed)
+	ordered := slices.SortedFunc(maps.Keys(clients), func(a, b rotation.Client) int {
+		return cmp.Or(strings.Compare(a.ClientID, b.ClientID), strings.Compare(a.TokenURL, b.TokenURL))
+	})
+	platformRole, err := m.store.rememberedRole(ctx, s.PlatformRole)
+	if err != nil {
+		platformRole = nil // whoever needs its token finds out
+	}
+	key := s.rotationKey(s.stored.Clients)
+	outcomes := make([][]registered, len(ordered))
+	var failed, overload firstFailure
+	atOnce(m.concurrent, len(ordered), func(i int) (more bool) {
+		client, c := ordered[i], clients[ordered[i]]
+		r := &reconciliation{k: s.signingKey, key: key, client: client, putBack: how == putBack, before: s.stored.Registrations}
+		wanted := r.fingerprint(c, platformRole)
+		if how != putBack && m.rests.rest(s.name, client, wanted, how == inPass, m.now()) {
+			outcomes[i] = recordsOf(r.before, client)
+			return true
+		}
+		err := failed.get()
+		if err == nil {
+			err = m.lookAfter(ctx, r, c, &failed)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case isOverload(err): // which is nobody's problem, and passes
+			overload.note(err)
+			outcomes[i] = recordsOf(r.before, client)
+		default:
+			outcomes[i] = r.outcome(m.words(err))
+			m.rests.looked(s.name, client, wanted, outcomes[i], i, len(ordered), m.now())
+		}
+		return true
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := overload.get(); err != nil {
+		m.telemetry.logger.Warn("public keys are looked after later, since Redox limits requests", "key", s.name, "error", err)
+	}
+	m.rests.keep(s.name, clients)
+	records := slices.Concat(outcomes...)
+	left, err := m.leave(ctx, s, clients, failed.get())
 	if err != nil {
 		return err
 	}
@@ -91,6 +137,42 @@ func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[r
 	}
 	m.tellOfProblems(s.name, before, records)
 	return nil
+}
+
+// lookAfter reconciles one API key. It notes what would fail for each further one, too.
+func (m *maintainer) lookAfter(ctx context.Context, r *reconciliation, c *roleConfig, failed *firstFailure) error {
+	accessToken, err := m.platformToken(ctx, r.k) // each time: many API keys can take longer than a token lives
+	if err != nil {
+		failed.note(err)
+		return err
+	}
+	if err = m.reconcile(ctx, r, c, accessToken); unanswered(err) {
+		failed.note(err) // waiting once is enough: other work waits behind this
+	}
+	return err
+}
+
+// firstFailure is the first of several failures.
+type firstFailure struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (f *firstFailure) get() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+func (f *firstFailure) note(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = cmp.Or(f.err, err)
+}
+
+// recordsOf returns what is known of a client.
+func recordsOf(records []registered, client rotation.Client) []registered {
+	return slices.DeleteFunc(slices.Clone(records), func(r registered) bool { return r.Client != client })
 }
 
 // leave looks after the API keys of clients that are configured no more: after a day the engine's public keys there are
@@ -116,6 +198,10 @@ func (m *maintainer) leave(ctx context.Context, s *keySnapshot, clients map[rota
 			left = append(left, records...)
 			continue
 		}
+		if m.rests.rest(s.name, client, hasLeft, true, m.now()) {
+			left = append(left, records...)
+			continue
+		}
 		if failed == nil {
 			failed, err = m.takeAway(ctx, s.signingKey, client.ClientID)
 			if err != nil {
@@ -130,6 +216,7 @@ func (m *maintainer) leave(ctx context.Context, s *keySnapshot, clients map[rota
 				inShort(m.words(failed)) + "): it is tried again; or take it away in the Redox dashboard"
 			left = append(left, r)
 		}
+		m.rests.looked(s.name, client, hasLeft, left[len(left)-len(records):], 0, 1, m.now())
 		if !unanswered(failed) {
 			failed = nil // it concerns this one only
 		}
@@ -152,7 +239,7 @@ func (m *maintainer) takeAway(ctx context.Context, k *signingKey, clientID strin
 	if err != nil {
 		return err, nil
 	}
-	request := redox.PlatformRequest{PlatformURL: c.platformURL(), AccessToken: accessToken, APIKeyID: clientID, Timeout: c.RequestTimeout}
+	request := m.platformRequest(c, accessToken, clientID)
 	r := &reconciliation{k: k}
 	for attempt := 0; ; attempt++ {
 		there, err := connection.ReadAPIKey(ctx, request)
@@ -186,6 +273,7 @@ const deregistering = 30 * time.Second
 func (m *maintainer) deregister(ctx context.Context, s *keySnapshot) (left []string) {
 	ctx, cancel := context.WithTimeout(ctx, deregistering)
 	defer cancel()
+	m.rests.keep(s.name, nil)
 	byClient := map[string][]string{}
 	for _, r := range s.registrations() {
 		if !r.Unwanted || !r.Confirmed {
@@ -226,7 +314,7 @@ func (m *maintainer) registerAgain(ctx context.Context, name string) (*keySnapsh
 	if err != nil {
 		return nil, err
 	}
-	if err := m.register(ctx, s, clients.roleConfigs(), true); err != nil {
+	if err := m.register(ctx, s, clients.roleConfigs(), putBack); err != nil {
 		return nil, err
 	}
 	return m.keys.snapshotOf(ctx, s.signingKey, nil)
@@ -250,10 +338,16 @@ func unanswered(err error) bool {
 	return isOverload(err) || errors.As(err, &remote) && remote.StatusCode == 0 && (remote.Kind == redox.Timeout || remote.Kind == redox.Unavailable)
 }
 
+// notSent reports whether no request was sent, since Redox wants no more.
+func notSent(err error) bool {
+	var remote *redox.Error
+	return errors.As(err, &remote) && remote.NotSent
+}
+
 // isOverload reports whether Redox wants no more requests now.
 func isOverload(err error) bool {
 	var remote *redox.Error
-	return errors.As(err, &remote) && remote.StatusCode == http.StatusTooManyRequests
+	return errors.As(err, &remote) && (remote.NotSent || remote.StatusCode == http.StatusTooManyRequests)
 }
 
 // registrations returns those of the key's present way of registration: what is stored of an earlier one counts no more.
@@ -325,15 +419,18 @@ func (r *reconciliation) stillThere(v *keyVersion, problem string) string {
 		inShort(problem) + "): it is tried again; or take it away in the Redox dashboard"
 }
 
+// reconciling bounds the requests about one API key: while a server limits requests, other work is not to wait for it.
+const reconciling = time.Minute
+
 // reconcile reads the API key's JWK set, changes it where that is needed, and reads it again.
 func (m *maintainer) reconcile(ctx context.Context, r *reconciliation, c *roleConfig, accessToken string) error {
+	ctx, cancel := context.WithTimeout(ctx, reconciling)
+	defer cancel()
 	connection, err := m.minter.connections.get(c.CAPEM, m.now)
 	if err != nil {
 		return err
 	}
-	request := redox.PlatformRequest{
-		PlatformURL: c.platformURL(), AccessToken: accessToken, APIKeyID: c.ClientID, Timeout: c.RequestTimeout,
-	}
+	request := m.platformRequest(&c.config, accessToken, c.ClientID)
 	there, err := connection.ReadAPIKey(ctx, request)
 	if err != nil {
 		return err
@@ -363,6 +460,23 @@ func (m *maintainer) reconcile(ctx context.Context, r *reconciliation, c *roleCo
 	r.seeCompromised(there.JWKSet)
 	m.telemetry.logger.Info("the public keys registered at Redox were changed", "key", r.k.name, "client_id", r.client.ClientID)
 	return nil
+}
+
+// platformRequest is a request about an OAuth API key.
+func (m *maintainer) platformRequest(c *config, accessToken, clientID string) redox.PlatformRequest {
+	return redox.PlatformRequest{PlatformURL: c.platformURL(), AccessToken: accessToken, APIKeyID: clientID,
+		Timeout: c.RequestTimeout, Gate: m.minter.gates.of(c.platformURL(), c.limits())}
+}
+
+// fingerprint returns what is wanted of the API key and how it is asked for: it is another one after each change here that
+// matters to it.
+func (r *reconciliation) fingerprint(c *roleConfig, platformRole *role) string {
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%+v %+v %s", c.config, platformRole, r.k.PlatformRole)
+	for _, v := range r.k.Versions {
+		fmt.Fprintf(hash, " %d %s %s %t", v.Number, v.KID, v.State, v.Compromised)
+	}
+	return string(hash.Sum(nil))
 }
 
 // outcome returns what is to be stored: with a problem that concerns all, what was known before.
@@ -472,7 +586,7 @@ func (m *maintainer) platformToken(ctx context.Context, k *signingKey) (string, 
 	if err != nil {
 		return "", fmt.Errorf("no token of the platform_role: %w", err)
 	}
-	if served.Value.keyName == k.name {
+	if served.Value.credential.key == k.name {
 		return "", fieldError("platform_role", "give role "+k.PlatformRole+" a key of its own",
 			"the role signs with this key itself")
 	}
