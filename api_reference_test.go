@@ -94,6 +94,7 @@ var samples = []sample{
 	}},
 	{operation: "GET jwks/:key", path: "jwks/main"},
 	{operation: "GET wrapping_key", path: "wrapping_key"},
+	{operation: "POST wrapping_key/rotate", path: "wrapping_key/rotate"},
 	{operation: "DELETE wrapping_key", path: "wrapping_key"},
 	{operation: "GET metrics", path: "metrics"},
 	{operation: "GET info", path: "info"},

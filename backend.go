@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/tokencache"
 )
@@ -55,30 +56,32 @@ type backend struct {
 	maintainer *maintainer
 	telemetry  *telemetry
 	now        func() tokencache.Instant
+	// newWrappingKey generates one, which takes seconds; only tests set another.
+	newWrappingKey func() (*privatekey.Key, error)
 }
 
 // Factory makes the backend of a mount. Vault also calls it just to learn the engine's version and paths, so nothing is
 // started, read or asked here.
 func Factory(ctx context.Context, c *logical.BackendConfig) (logical.Backend, error) {
-	return newBackend(ctx, c, tokencache.Now)
+	return newBackend(ctx, c, &signer{gate: signing}, tokencache.Now)
 }
 
-func newBackend(ctx context.Context, c *logical.BackendConfig, now func() tokencache.Instant) (*backend, error) {
+func newBackend(ctx context.Context, c *logical.BackendConfig, signer *signer, now func() tokencache.Instant) (*backend, error) {
 	logger, thisNode := c.Logger, &node{c.System}
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
-	b := &backend{store: newStore(c.StorageView), now: now}
+	b := &backend{store: newStore(c.StorageView), now: now, newWrappingKey: generateWrappingKey}
 	b.telemetry = newTelemetry(logger, b)
-	b.keys = newKeyring(b.store, thisNode, now, logger, b.keyChanged)
-	b.minter = newMinter(b.store, b.keys, thisNode, b.telemetry, now)
+	b.keys = newKeyring(b.store, thisNode, signer, now, logger, b.keyChanged)
+	b.minter = newMinter(b.store, b.keys, thisNode, signer, b.telemetry, now)
 	b.maintainer = newMaintainer(b.store, b.keys, b.minter, thisNode, b.telemetry, now)
 	b.Backend = &framework.Backend{
 		Help: strings.TrimSpace(backendHelp),
 		Paths: slices.Concat(
 			[]*framework.Path{b.pathToken(), b.pathConfig()},
-			b.pathRoles(), b.pathKeys(), b.pathKeysRotate(),
-			[]*framework.Path{b.pathKeysVersions(), b.pathKeysClients(), b.pathKeysImport(), b.pathWrappingKey(), b.pathJWKS(), b.pathAssertion(), b.pathCheck(), b.pathMetrics(), b.pathInfo()},
+			b.pathRoles(), b.pathKeys(), b.pathKeysRotate(), b.pathWrappingKey(),
+			[]*framework.Path{b.pathKeysVersions(), b.pathKeysClients(), b.pathKeysImport(), b.pathJWKS(), b.pathAssertion(), b.pathCheck(), b.pathMetrics(), b.pathInfo()},
 		),
 		PathsSpecial: &logical.Paths{
 			Unauthenticated: []string{jwksPath, jwksPath + "/*"},
@@ -182,13 +185,13 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	b.store.changed(key)
 	switch {
 	case key == configStorageKey:
-		b.minter.tokens.DropAll()
+		b.minter.tokens.DoubtAll()
 	case strings.HasPrefix(key, rolesStoragePrefix):
-		b.minter.tokens.Drop(strings.TrimPrefix(key, rolesStoragePrefix))
+		b.minter.tokens.Doubt(strings.TrimPrefix(key, rolesStoragePrefix))
 	case strings.HasPrefix(key, keysStoragePrefix):
 		name := strings.TrimPrefix(key, keysStoragePrefix)
 		b.keys.forget(name)
-		b.minter.dropTokensOf(name)
+		b.minter.doubtTokensOf(name)
 	case strings.HasPrefix(key, clientsStoragePrefix):
 		b.keys.invalidateClients(strings.TrimPrefix(key, clientsStoragePrefix))
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,41 +102,19 @@ func TestMountsShareNothing(t *testing.T) {
 	}
 }
 
-// Other nodes write storage, too; Vault then tells the key.
+// Other nodes write storage, too; Vault then tells the key. What has not really changed costs no token; the JWKS is read again.
 func TestInvalidate(t *testing.T) {
-	for key, dropped := range map[string][]string{
-		"config":             {"", "a", "b", "own"},
-		"roles/a":            {"a"},
-		"roles/absent":       nil,
-		"keys/main":          {"", "a", "b"},
-		"keys/own":           {"own"},
-		"keys/absent":        nil,
-		"wrapping_key":       nil,
-		"roles":              nil,
-		"roles/":             {""}, // stands for no role, and costs one mint
-		"keys":               nil,
-		"configuration":      nil,
-		"xroles/a":           nil,
-		"":                   nil,
-		"core/cluster/feder": nil,
+	for _, key := range []string{
+		"config", "roles/a", "roles/absent", "keys/main", "keys/absent", "clients/main", "wrapping_key", "roles", "roles/", "keys",
+		"configuration", "xroles/a", "", "core/cluster/feder",
 	} {
 		m := newReadyMount(t)
-		m.write("keys/own", map[string]any{"algorithm": algorithmES384})
-		m.register("client-2", "own")
-		m.write("roles/own", map[string]any{"client_id": "client-2", "key": "own"})
 		m.write("roles/a", nil)
-		m.write("roles/b", nil)
-		tokens := map[string]any{"": nil, "a": nil, "b": nil, "own": nil}
-		for role := range tokens {
-			tokens[role] = m.read(strings.TrimSuffix("token/"+role, "/"))["access_token"]
-		}
+		before := m.read("token/a")["access_token"]
 		m.read("jwks")
 		m.InvalidateKey(t.Context(), key)
-		for _, role := range slices.Sorted(maps.Keys(tokens)) {
-			now := m.read(strings.TrimSuffix("token/"+role, "/"))["access_token"]
-			if isNew := now != tokens[role]; isNew != slices.Contains(dropped, role) {
-				t.Errorf("after a change of %q elsewhere, the token of role %q is new: %v", key, role, isNew)
-			}
+		if m.read("token/a")["access_token"] != before {
+			t.Errorf("after a change of %q elsewhere, the token is new", key)
 		}
 		reads := m.storage.readCount()
 		m.read("jwks")
@@ -246,7 +223,7 @@ func TestWritesAreForwarded(t *testing.T) {
 		m.eachOperation(func(_ *framework.Path, operation logical.Operation, path string) {
 			_, err := m.request(operation, path, nil)
 			want := slices.Contains(writes, path) && operation != logical.ReadOperation ||
-				path == "wrapping_key" // whose first read writes, too
+				strings.HasPrefix(path, "wrapping_key") // whose first read writes, too
 			if forwarded := err == logical.ErrReadOnly; forwarded != want {
 				t.Errorf("%s %s is forwarded: %v (%v)", operation, path, forwarded, err)
 			}
@@ -336,7 +313,7 @@ func TestPatterns(t *testing.T) {
 		"config", "info", "metrics", "roles", "roles/", "roles/a", "keys", "keys/", "keys/a", "keys/a/import", "keys/import",
 		"keys/a/versions", "keys/a/versions/", "keys/a/clients", "keys/a/rotate", "keys/a/activate", "keys/a/abandon", "keys/a/retire", "keys/a/register", "keys/rotate/rotate",
 		"keys/import/import", "jwks", "jwks/a", "token", "token/a", "token/config",
-		"assertion", "assertion/a", "check", "check/a", "wrapping_key",
+		"assertion", "assertion/a", "check", "check/a", "wrapping_key", "wrapping_key/rotate",
 	} {
 		p := m.Route(path)
 		if p == nil {

@@ -135,8 +135,12 @@ func wrongType(field string, kind framework.FieldType) error {
 
 // checkText refuses what could not stand in a JWT, a form or a log line: control characters and excessive length. Nor
 // does a space at either end get in, which no one sees and Redox takes for a part of the value.
-func checkText(field, value string) error {
-	const most = 512
+func checkText(field, value string) error { return checkTextOf(field, value, 512) }
+
+// checkClientID is checkText for client IDs: some servers issue JWTs of more than a thousand characters.
+func checkClientID(value string) error { return checkTextOf("client_id", value, 4096) }
+
+func checkTextOf(field, value string, most int) error {
 	if len(value) > most {
 		return fieldError(field, "give a shorter one", "the value is longer than %d bytes", most)
 	}
@@ -198,6 +202,24 @@ const (
 	noQuery      = false
 	queryAllowed = true
 )
+
+// normalizeHost writes a URL's host in lower case, without the port that its scheme stands for (RFC 3986 section 6.2) and
+// without the dot of the root domain. What is no URL stays as it is, to be refused.
+func normalizeHost(value string) string {
+	u, err := url.Parse(value)
+	if err != nil || u.Host == "" {
+		return value
+	}
+	host := strings.ToLower(u.Host)
+	if port := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]; port != "" {
+		host = strings.TrimSuffix(host, port)
+	}
+	host = strings.TrimSuffix(host, ".")
+	if host == u.Host || host == "" {
+		return value
+	}
+	return strings.Replace(value, u.Host, host, 1)
+}
 
 // checkURL refuses what no token or assertion may be sent to: relative URLs, plain http off this machine, credentials
 // in the URL, fragments. The empty string passes: it stands for the default.

@@ -112,8 +112,8 @@ func TestTexts(t *testing.T) {
 		{"config", "client_id", "c0ffee00-1234-5678-9abc-def012345678", ""},
 		{"config", "client_id", "with space", ""},
 		{"config", "client_id", json.Number("12345678901234567890"), ""},
-		{"config", "client_id", strings.Repeat("a", 512), ""},
-		{"config", "client_id", strings.Repeat("a", 513), "longer than 512 bytes"},
+		{"config", "client_id", strings.Repeat("a", 4096), ""},
+		{"config", "client_id", strings.Repeat("a", 4097), "longer than 4096 bytes"},
 		{"config", "client_id", "pasted\n", "a character that is not allowed"},
 		{"config", "client_id", "pasted ", "begins or ends with a space"},
 		{"config", "client_id", "tab\there", "a character that is not allowed"},
@@ -154,7 +154,7 @@ func TestTexts(t *testing.T) {
 			t.Errorf("%s: the error repeats the value: %q", c.field, text)
 		}
 	}
-	if got := m.read("config")["client_id"]; got != strings.Repeat("a", 512) {
+	if got := m.read("config")["client_id"]; got != strings.Repeat("a", 4096) {
 		t.Errorf("the last client ID that was accepted is not the stored one, but %v", got)
 	}
 }
@@ -187,6 +187,16 @@ func TestRanges(t *testing.T) {
 		{"config", "max_retries", json.Number("-1"), 0, "out of range; give a number from 0 to 10"},
 		{"config", "max_retries", "11", 0, "out of range; give a number from 0 to 10"},
 		{"config", "max_retries", "9223372036854775807", 0, "out of range; give a number from 0 to 10"},
+		{"config", "request_limit", 0, 0, ""},
+		{"config", "request_limit", 60, 60, ""},
+		{"config", "request_limit", 1_000_000, 1_000_000, ""},
+		{"config", "request_limit", 59, 0, "out of range; give 0, or a number from 60 to 1000000"},
+		{"config", "request_limit", -1, 0, "out of range; give 0, or a number from 60 to 1000000"},
+		{"config", "request_limit", 1_000_001, 0, "out of range; give 0, or a number from 60 to 1000000"},
+		{"config", "max_concurrent_requests", 1, 1, ""},
+		{"config", "max_concurrent_requests", 1000, 1000, ""},
+		{"config", "max_concurrent_requests", 0, 0, "out of range; give a number from 1 to 1000"},
+		{"config", "max_concurrent_requests", 1001, 0, "out of range; give a number from 1 to 1000"},
 		{"config", "min_ttl", "1", 1, ""},
 		{"config", "min_ttl", "1h", 3600, ""},
 		{"config", "min_ttl", "59m60s", 3600, ""},

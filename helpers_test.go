@@ -25,6 +25,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/gate"
 	"vault-plugin-secrets-redox/internal/leakcheck"
 	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/sandbox"
@@ -88,7 +89,7 @@ func (m *mount) restart() {
 		System:       m.system,
 		StorageView:  m.storage,
 		EventsSender: m.bus,
-	}, m.clock.now)
+	}, newTestSigner(), m.clock.now)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -100,7 +101,16 @@ func (m *mount) restart() {
 	b.maintainer.worker.ended.Wait()
 	b.telemetry.sender.stop()
 	b.telemetry.sender.ended.Wait()
+	b.maintainer.concurrent = 1
+	b.minter.share = func() float64 { return 0 }
+	start := time.Now()
+	b.minter.gates.now = func() tokencache.Instant { return m.clock.now().Add(time.Since(start)) } // who waits there really does
 	m.backend = b
+}
+
+// newTestSigner makes a signer of its own: in a bubble of testing/synctest nobody outside may be waited for.
+func newTestSigner() *signer {
+	return &signer{gate: gate.New(gate.Limits{AtOnce: signaturesAtOnce()}, nil)}
 }
 
 // newReadyMount is newMount with an ES384 key "main" that the local Redox knows at the API key "client-1", and a

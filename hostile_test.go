@@ -18,6 +18,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/privatekey"
 )
 
 const (
@@ -166,6 +168,8 @@ type hostileMount struct {
 func newHostileMount(t *testing.T) *hostileMount {
 	m := newReadyMount(t)
 	m.plant(wrappingKeyStorage, wrappingKeyEntry(goldenWrappingKey()))
+	present := must(m.store.wrappingKeys(t.Context())).present
+	m.newWrappingKey = func() (*privatekey.Key, error) { return present, nil } // which would take seconds
 	m.write("keys/rotating", fields{"algorithm": algorithmES384, "deletion_allowed": true})
 	m.write("keys/rotating/rotate", nil)
 	m.write("roles/team", fields{"scope": "a"})

@@ -28,12 +28,12 @@ type keyring struct {
 
 	observed  observations
 	clients   remembered[storedClients]
-	opened    openKeys
+	signer    *signer
 	published publishedSets
 }
 
-func newKeyring(s *store, n *node, now func() tokencache.Instant, logger hclog.Logger, changed func(keyChange)) *keyring {
-	return &keyring{store: s, node: n, now: now, logger: logger, changed: changed}
+func newKeyring(s *store, n *node, signer *signer, now func() tokencache.Instant, logger hclog.Logger, changed func(keyChange)) *keyring {
+	return &keyring{store: s, node: n, signer: signer, now: now, logger: logger, changed: changed}
 }
 
 // keyChange is what a keyring tells of a key: that it may have changed, and what is known of the change.
@@ -237,9 +237,8 @@ func (r *keyring) apply(ctx context.Context, name string, event rotation.Event) 
 
 // edit is what becomes of a key's entry. The zero value stores settings that cost no token.
 type edit struct {
-	version   *keyVersion // to be added, nil for none
-	cause     string      // of that
-	endTokens bool
+	version *keyVersion // to be added, nil for none
+	cause   string      // of that
 }
 
 // edit changes a key's settings and adds a version to it; nothing else does either. decide is given the key, which has
@@ -261,7 +260,7 @@ func (r *keyring) edit(ctx context.Context, name string, decide func(*writing, *
 		if err != nil || e == nil {
 			return err
 		}
-		change := keyChange{created: created, endTokens: e.endTokens}
+		change := keyChange{created: created}
 		if e.version != nil {
 			unusable, err := w.requireFreeKID(ctx, e.version.KID, name)
 			if err != nil {
@@ -366,14 +365,14 @@ func (r *keyring) remove(ctx context.Context, w *writing, name string) error {
 }
 
 // open returns the opened private key of a version. generation is the store's, from before the key was read.
-func (r *keyring) open(k *signingKey, v *keyVersion, generation uint64) (*privatekey.Key, error) {
-	return r.opened.open(k.name, v.PrivateKey, func() bool { return r.store.generation() == generation })
+func (r *keyring) open(ctx context.Context, k *signingKey, v *keyVersion, generation uint64) (*privatekey.Key, error) {
+	return r.signer.open(ctx, k.name, v.PrivateKey, func() bool { return r.store.generation() == generation })
 }
 
 // forget drops what was derived from a key.
 func (r *keyring) forget(name string) {
 	r.published.drop()
-	r.opened.forget(name)
+	r.signer.forget(name)
 }
 
 // invalidateClients follows a change that another node has made to what is stored of a key's clients: that node knows

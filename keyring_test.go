@@ -40,7 +40,7 @@ func newRing(t *testing.T) *ring {
 
 // restart makes the keyring anew: all that is not stored is forgotten.
 func (r *ring) restart() {
-	r.keyring = newKeyring(newStore(r.storage), &node{r.system}, r.clock.now, hclog.NewNullLogger(), func(c keyChange) { r.told = append(r.told, c) })
+	r.keyring = newKeyring(newStore(r.storage), &node{r.system}, newTestSigner(), r.clock.now, hclog.NewNullLogger(), func(c keyChange) { r.told = append(r.told, c) })
 	r.clients = newDirectory(r.store, r.clock.now)
 }
 
@@ -120,9 +120,9 @@ func (r *ring) readsOf(do func()) int {
 }
 
 func (r *ring) kept() int {
-	r.opened.mu.Lock()
-	defer r.opened.mu.Unlock()
-	return len(r.opened.byName["main"])
+	r.signer.mu.Lock()
+	defer r.signer.mu.Unlock()
+	return len(r.signer.byName["main"])
 }
 
 // TestKeyringEdits: a version is added with its checks, the settings with it, and each edit is told of once.
@@ -229,7 +229,7 @@ func TestKeyringAfterAFailedPut(t *testing.T) {
 		}
 		before := must(r.jwkSets(t.Context()))
 		s := r.read()
-		must(r.open(s.signingKey, s.newest(), r.store.generation()))
+		must(r.open(t.Context(), s.signingKey, s.newest(), r.store.generation()))
 		r.news()
 		fail()
 		if _, err := r.add("two"); !errors.Is(err, errInjected) {
@@ -776,8 +776,8 @@ func TestKeyringOpenedKeys(t *testing.T) {
 		must(r.add("one"))
 		generation := r.store.generation()
 		s := r.read()
-		first := must(r.open(s.signingKey, s.newest(), generation))
-		if again := must(r.open(s.signingKey, s.newest(), generation)); again != first || r.kept() != 1 {
+		first := must(r.open(t.Context(), s.signingKey, s.newest(), generation))
+		if again := must(r.open(t.Context(), s.signingKey, s.newest(), generation)); again != first || r.kept() != 1 {
 			t.Errorf("%d keys are kept, opened twice", r.kept())
 		}
 		must(0, end())
@@ -785,7 +785,7 @@ func TestKeyringOpenedKeys(t *testing.T) {
 			t.Errorf("the opened key is kept when it is %s", name)
 		}
 		// A mint that read the key before goes on with it, and leaves nothing behind.
-		if late, err := r.open(s.signingKey, s.newest(), generation); late == nil || err != nil || r.kept() != 0 {
+		if late, err := r.open(t.Context(), s.signingKey, s.newest(), generation); late == nil || err != nil || r.kept() != 0 {
 			t.Errorf("opened when the key was %s: %v; %d are kept", name, err, r.kept())
 		}
 	}

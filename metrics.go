@@ -5,6 +5,7 @@ package main
 
 import (
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -39,6 +40,7 @@ const (
 const (
 	causeNone              = "none"
 	causePublicKeyNotFound = "public_key_not_found"
+	causeLimited           = "limited" // the server limits requests, or this one was not sent so that it need not
 	causeExpired           = "expired"
 	causeConfiguration     = "configuration"
 	causeInternal          = "internal"
@@ -52,7 +54,7 @@ var (
 	rotationOutcomes = []string{rotationStarted, rotationCompleted, rotationAbandoned, rotationSkipped, rotationMissed}
 	failureCauses    = []string{
 		redox.Rejected.String(), redox.Unavailable.String(), redox.Timeout.String(), redox.InvalidResponse.String(),
-		causePublicKeyNotFound, causeExpired, causeConfiguration, causeInternal,
+		causePublicKeyNotFound, causeLimited, causeExpired, causeConfiguration, causeInternal,
 	}
 	// The codes of RFC 6749 section 5.2, and the one of section 4.1.2.1 that some servers answer here, too.
 	rejectionCodes = []string{
@@ -73,6 +75,8 @@ type metrics struct {
 	mints           *prometheus.CounterVec
 	mintSeconds     prometheus.Histogram
 	rejections      *prometheus.CounterVec
+	limited         prometheus.Counter
+	notSent         prometheus.Counter
 	clockOffset     prometheus.Gauge
 	rotations       *prometheus.CounterVec
 	transitions     *prometheus.CounterVec
@@ -102,6 +106,12 @@ func newMetrics() *metrics {
 		rejections: counters("redox_assertions_rejected_total",
 			"Assertions that the token endpoint rejected (also of checks and of probes of new key versions), by its error code.",
 			"error", rejectionCodes),
+		limited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "redox_rate_limited_total", Help: "Requests for a token that the token endpoint answered with 429, too many requests.",
+		}),
+		notSent: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "redox_requests_not_sent_total", Help: "Requests for a token that were not sent, so as not to ask the token endpoint more often than it allows.",
+		}),
 		clockOffset: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "redox_clock_offset_seconds", Help: "The token endpoint's clock minus this node's, at the last answer that told the time.",
 		}),
@@ -125,7 +135,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": version, "commit": commit},
 	})
 	build.Set(1)
-	registry.MustRegister(m.mints, m.mintSeconds, m.clockOffset, m.backgroundFails, build,
+	registry.MustRegister(m.mints, m.mintSeconds, m.limited, m.notSent, m.clockOffset, m.backgroundFails, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -167,6 +177,8 @@ func failureCause(err error) string {
 	switch {
 	case errors.As(err, &remote) && remote.PublicKeyNotFound():
 		return causePublicKeyNotFound
+	case isOverload(err):
+		return causeLimited
 	case errors.As(err, &remote):
 		return remote.Kind.String()
 	case errors.As(err, &user):
@@ -187,6 +199,12 @@ func (m *metrics) exchange(answer *redox.Token, err error) {
 		return
 	}
 	m.offset(remote.ClockOffset, remote.ClockOffsetKnown)
+	switch {
+	case remote.NotSent:
+		m.notSent.Inc()
+	case remote.StatusCode == http.StatusTooManyRequests:
+		m.limited.Inc()
+	}
 	if remote.Kind == redox.Rejected {
 		m.rejections.WithLabelValues(rejectionCode(remote)).Inc()
 	}

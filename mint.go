@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/gate"
 	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
@@ -29,9 +31,30 @@ type token struct {
 	expireTime  string
 	mintTime    string
 
-	keyName string // whose change drops the token
-	leased  bool
-	warning string // for its readers; empty when all is as it should be
+	credential credential
+	leased     bool
+	warning    string // for its readers; empty when all is as it should be
+}
+
+// credential is what a token is made from. While it stays the same, so does the token: what else is written about its role
+// does not matter to it.
+type credential struct {
+	clientID, tokenURL, audience, scope, jku string
+
+	key         string
+	keyCreated  time.Time
+	compromised int // versions of the key: where one is, others may have signed with it
+}
+
+// credential returns what a token of the role is made from.
+func (c *resolved) credential() credential {
+	made := credential{c.ClientID, c.tokenURL(), c.audience(), c.Scope, c.JKU, c.Key, c.key.CreatedTime, 0}
+	for _, v := range c.key.Versions {
+		if v.Compromised {
+			made.compromised++
+		}
+	}
+	return made
 }
 
 // minter makes tokens and assertions from roles: it resolves a role, signs, and asks the server. It writes nothing to
@@ -40,20 +63,26 @@ type minter struct {
 	store     *store
 	keys      *keyring
 	node      *node
+	signer    *signer
 	telemetry *telemetry
 	now       func() tokencache.Instant
 
 	tokens      *tokencache.Cache[*token]
 	connections connections
+	gates       gates
+	reads       *gate.Gate // of storage, by mints
 	searches    searches
-	// requestToken asks the server for a token; only tests set another one.
+	// requestToken asks the server for a token, and share spreads the times of tokens; only tests set others.
 	requestToken func(context.Context, *roleConfig, redox.TokenRequest) (*redox.Token, error)
+	share        func() float64
 }
 
-func newMinter(s *store, keys *keyring, n *node, t *telemetry, now func() tokencache.Instant) *minter {
-	m := &minter{store: s, keys: keys, node: n, telemetry: t, now: now}
+func newMinter(s *store, keys *keyring, n *node, signer *signer, t *telemetry, now func() tokencache.Instant) *minter {
+	m := &minter{store: s, keys: keys, node: n, signer: signer, telemetry: t, now: now, share: rand.Float64,
+		gates: gates{now: now}, reads: gate.New(gate.Limits{AtOnce: readsAtOnce()}, nil)}
 	m.requestToken = m.overNetwork
-	m.tokens = tokencache.New(tokencache.Options[*token]{Mint: m.mint, Pauses: mintPauses, Ended: t.mintEnded, Now: now})
+	m.tokens = tokencache.New(tokencache.Options[*token]{Mint: m.mint, Pauses: mintPauses, Ended: t.mintEnded, Now: now,
+		Share: func() float64 { return m.share() }})
 	return m
 }
 
@@ -77,7 +106,12 @@ func (m *minter) token(ctx context.Context, roleName string, get func(context.Co
 
 // dropTokensOf drops the tokens that were minted with a key.
 func (m *minter) dropTokensOf(key string) {
-	m.tokens.DropFunc(func(t *token) bool { return t.keyName == key })
+	m.tokens.DropFunc(func(t *token) bool { return t.credential.key == key })
+}
+
+// doubtTokensOf has the tokens that were minted with a key confirmed before they are served again.
+func (m *minter) doubtTokensOf(key string) {
+	m.tokens.DoubtFunc(func(t *token) bool { return t.credential.key == key })
 }
 
 // close ends the mints under way, and does not wait for them.
@@ -119,7 +153,16 @@ func (c *resolved) next(asked map[int]bool) *keyVersion {
 
 // resolve reads what the role consists of; the empty name is the configuration alone. It has at least one version to
 // sign with. What is missing is a userError.
-func (m *minter) resolve(ctx context.Context, roleName string) (*resolved, error) {
+func (m *minter) resolve(ctx context.Context, roleName string) (c *resolved, err error) {
+	err = atGate(ctx, m.reads, func() error {
+		c, err = m.read(ctx, roleName)
+		return err
+	})
+	return c, err
+}
+
+// read is resolve without waiting for others.
+func (m *minter) read(ctx context.Context, roleName string) (*resolved, error) {
 	generation := m.store.generation()
 	r, where := &role{}, "config"
 	if roleName != "" {
@@ -164,9 +207,9 @@ func (m *minter) resolve(ctx context.Context, roleName string) (*resolved, error
 	return resolved, nil
 }
 
-// assertion signs a new client assertion with a version of the role's key.
-func (c *roleConfig) assertion(key *privatekey.Key, kid string, now time.Time) (string, error) {
-	return signAssertion(key, assertionClaims{
+// claims returns what an assertion of the role holds, signed by a version with this kid.
+func (c *roleConfig) claims(kid string, now time.Time) assertionClaims {
+	return assertionClaims{
 		clientID: c.ClientID,
 		audience: c.audience(),
 		kid:      kid,
@@ -174,7 +217,7 @@ func (c *roleConfig) assertion(key *privatekey.Key, kid string, now time.Time) (
 		now:      now,
 		backdate: c.ClockSkew,
 		lifetime: c.AssertionTTL,
-	})
+	}
 }
 
 // signed is a client assertion to be handed out, with the kid of the version that signed it.
@@ -191,12 +234,15 @@ func (m *minter) sign(ctx context.Context, roleName string) (*signed, error) {
 		return nil, err
 	}
 	v := c.next(nil)
-	key, err := m.keys.open(c.key.signingKey, v, c.generation)
+	key, err := m.keys.open(ctx, c.key.signingKey, v, c.generation)
 	if err != nil {
 		return nil, err
 	}
-	now := m.now().Wall
-	assertion, err := c.assertion(key, v.KID, now)
+	var now time.Time
+	assertion, err := m.signer.sign(ctx, key, func() assertionClaims {
+		now = m.now().Wall
+		return c.claims(v.KID, now)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -211,9 +257,12 @@ func (m *minter) request(ctx context.Context, c *roleConfig, key *privatekey.Key
 		Scope:      c.Scope,
 		Timeout:    c.RequestTimeout,
 		MaxRetries: c.MaxRetries,
+		Gate:       m.gates.of(c.tokenURL(), c.limits()),
 		Assertion: func() (string, error) { // once per attempt
-			requestedAt = m.now()
-			return c.assertion(key, kid, requestedAt.Wall)
+			return m.signer.sign(ctx, key, func() assertionClaims {
+				requestedAt = m.now()
+				return c.claims(kid, requestedAt.Wall)
+			})
 		},
 	})
 	m.telemetry.metrics.exchange(answer, err)
@@ -262,7 +311,7 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 			}
 		}
 		asked[v.Number] = true
-		key, err := m.keys.open(own.key.signingKey, v, own.generation)
+		key, err := m.keys.open(ctx, own.key.signingKey, v, own.generation)
 		if err != nil {
 			return nil, err
 		}
@@ -376,9 +425,10 @@ func (s *searches) forget(c *resolved) {
 	delete(s.inVain, c.search())
 }
 
-// mint makes the token of a role, for the cache.
-func (m *minter) mint(ctx context.Context, roleName string) (tokencache.Minted[*token], error) {
+// mint makes the token of a role, or confirms the one that is held, for the cache.
+func (m *minter) mint(ctx context.Context, roleName string, demand tokencache.Demand[*token]) (tokencache.Minted[*token], error) {
 	nothing := tokencache.Minted[*token]{}
+	ctx = gate.With(ctx, gate.Place{Class: gate.Ahead, Waited: demand.Since.Age(m.now()), Raised: demand.Awaited})
 	c, err := m.resolve(ctx, roleName)
 	if err != nil {
 		return nothing, err
@@ -386,6 +436,12 @@ func (m *minter) mint(ctx context.Context, roleName string) (tokencache.Minted[*
 	if c.leased && m.node.isStandby() {
 		// A standby can't register the lease; the active node mints.
 		return nothing, logical.ErrReadOnly
+	}
+	if held := demand.Held; held != nil && held.Value.credential == c.credential() {
+		confirmed, value := *held, *held.Value
+		value.leased = c.leased
+		confirmed.Value, confirmed.MinTTL, confirmed.Confirmed = &value, c.MinTTL, true
+		return confirmed, nil
 	}
 	result, err := m.exchange(ctx, c)
 	if errors.Is(err, context.Canceled) || errors.Is(err, errActiveNodeMints) {
@@ -408,7 +464,7 @@ func (m *minter) mint(ctx context.Context, roleName string) (tokencache.Minted[*
 			kid:         result.kid,
 			expireTime:  formatTime(result.requestedAt.Wall.Add(answer.Lifetime)),
 			mintTime:    formatTime(result.requestedAt.Wall),
-			keyName:     c.Key,
+			credential:  c.credential(),
 			leased:      c.leased,
 			warning:     result.warning,
 		},

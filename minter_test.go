@@ -19,6 +19,7 @@ import (
 
 	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/sandbox"
+	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
 // mill is a minter with a keyring of its own and a local Redox, without a mount. The configuration names key "main", whose
@@ -33,7 +34,7 @@ func newMill(t *testing.T) *mill {
 	m := &mill{ring: newRing(t)}
 	m.redox = must(sandbox.Start(sandbox.Options{Now: m.clock.wall}))
 	t.Cleanup(func() { must(0, m.redox.Close()) })
-	m.minter = newMinter(m.store, m.keyring, &node{m.system}, newTelemetry(hclog.NewNullLogger(), nil), m.clock.now)
+	m.minter = newMinter(m.store, m.keyring, &node{m.system}, m.signer, newTelemetry(hclog.NewNullLogger(), nil), m.clock.now)
 	t.Cleanup(m.minter.close)
 	must(m.add("one"))
 	m.know("one")
@@ -153,7 +154,7 @@ func TestMinterResolveErrors(t *testing.T) {
 		if _, signing := m.minter.sign(t.Context(), test.role); signing == nil || signing.Error() != err.Error() {
 			t.Errorf("role %q: an assertion gets %v", test.role, signing)
 		}
-		if _, minting := m.minter.mint(t.Context(), test.role); minting == nil || minting.Error() != err.Error() {
+		if _, minting := m.minter.mint(t.Context(), test.role, tokencache.Demand[*token]{}); minting == nil || minting.Error() != err.Error() {
 			t.Errorf("role %q: a token gets %v", test.role, minting)
 		}
 	}

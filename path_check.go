@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/gate"
 	"vault-plugin-secrets-redox/internal/redox"
 )
 
@@ -18,19 +19,23 @@ import (
 const checkWait = 20 * time.Second
 
 var checkFields = map[string]*framework.FieldSchema{
-	"ok":             answerField(framework.TypeBool, "Whether Redox gave a token."),
-	"client_id":      {Type: framework.TypeString, Description: "Client ID that was tried."},
-	"kid":            {Type: framework.TypeString, Description: "kid of the key that signed."},
-	"token_url":      {Type: framework.TypeString, Description: "Token endpoint that was asked."},
-	"latency_ms":     {Type: framework.TypeInt64, Description: "Milliseconds that Redox took to answer."},
-	"token_lifetime": {Type: framework.TypeInt64, Description: "Seconds that the token lives."},
-	"scope":          {Type: framework.TypeString, Description: "Scope that Redox granted."},
-	"clock_offset":   {Type: framework.TypeInt64, Description: "Redox's clock minus this node's, in seconds, when Redox said its time."},
-	"cause":          {Type: framework.TypeString, Description: "What is wrong."},
-	"action":         {Type: framework.TypeString, Description: "What to do next."},
-	"http_status":    {Type: framework.TypeInt64, Description: "Status of Redox's answer, when there was one."},
-	"retry_after":    {Type: framework.TypeInt64, Description: "Seconds that Redox asks to wait, when it does."},
-	"error_code":     {Type: framework.TypeString, Description: "Redox's own error, when it gave one."},
+	"ok":                   answerField(framework.TypeBool, "Whether Redox gave a token."),
+	"client_id":            {Type: framework.TypeString, Description: "Client ID that was tried."},
+	"kid":                  {Type: framework.TypeString, Description: "kid of the key that signed."},
+	"token_url":            {Type: framework.TypeString, Description: "Token endpoint that was asked."},
+	"latency_ms":           {Type: framework.TypeInt64, Description: "Milliseconds that Redox took to answer."},
+	"token_lifetime":       {Type: framework.TypeInt64, Description: "Seconds that the token lives."},
+	"scope":                {Type: framework.TypeString, Description: "Scope that Redox granted."},
+	"clock_offset":         {Type: framework.TypeInt64, Description: "Redox's clock minus this node's, in seconds, when Redox said its time."},
+	"cause":                {Type: framework.TypeString, Description: "What is wrong."},
+	"action":               {Type: framework.TypeString, Description: "What to do next."},
+	"http_status":          {Type: framework.TypeInt64, Description: "Status of Redox's answer, when there was one."},
+	"retry_after":          {Type: framework.TypeInt64, Description: "Seconds that Redox asks to wait, when it does; or until a request can be sent at all."},
+	"requests_in_progress": {Type: framework.TypeInt64, Description: "Requests of this mount that the server has not answered yet."},
+	"requests_waiting":     {Type: framework.TypeInt64, Description: "Requests of this mount that wait until they may be sent."},
+	"requests_left":        {Type: framework.TypeInt64, Description: "Requests that may be sent now without waiting, by request_limit."},
+	"paused_for":           {Type: framework.TypeInt64, Description: "Seconds until the server is asked again, when it has limited requests."},
+	"error_code":           {Type: framework.TypeString, Description: "Redox's own error, when it gave one."},
 	"error_description": {Type: framework.TypeString,
 		Description: "Redox's own words, cleaned and cut, when it gave any."},
 }
@@ -77,6 +82,7 @@ func (b *backend) check(ctx context.Context, _ *logical.Request, data *framework
 	}
 	b.minter.searches.forget(c) // what was mended there is to be found at once
 	result, err := b.minter.exchange(ctx, c)
+	addGate(learned, b.minter.gates.of(c.tokenURL(), c.limits()).State())
 	if remote := (*redox.Error)(nil); errors.As(err, &remote) {
 		learned["cause"], learned["action"] = remote.Cause, remote.Action
 		if remote.StatusCode != 0 {
@@ -110,6 +116,17 @@ func (b *backend) check(ctx context.Context, _ *logical.Request, data *framework
 		response.AddWarning(result.warning)
 	}
 	return response, nil
+}
+
+// addGate tells what may be sent to the server.
+func addGate(learned map[string]any, s gate.State) {
+	learned["requests_in_progress"], learned["requests_waiting"] = int64(s.Inside), int64(s.Waiting)
+	if s.Left >= 0 {
+		learned["requests_left"] = int64(s.Left)
+	}
+	if s.ClosedFor > 0 {
+		learned["paused_for"] = int64(max(1, s.ClosedFor.Seconds()))
+	}
 }
 
 func addClockOffset(learned map[string]any, offset time.Duration, known bool) {

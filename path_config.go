@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/gate"
 	"vault-plugin-secrets-redox/internal/redox"
 )
 
@@ -33,6 +34,8 @@ type config struct {
 	RequestTimeout time.Duration `json:"request_timeout"`
 	MaxRetries     int           `json:"max_retries"`
 	MinTTL         time.Duration `json:"min_ttl"`
+	RequestLimit   int           `json:"request_limit"`
+	MaxConcurrent  int           `json:"max_concurrent_requests"`
 }
 
 // The bounds of min_ttl, here and in roles.
@@ -49,6 +52,8 @@ func defaultConfig() *config {
 		RequestTimeout: 10 * time.Second,
 		MaxRetries:     2,
 		MinTTL:         30 * time.Second,
+		RequestLimit:   5000,
+		MaxConcurrent:  64,
 	}
 }
 
@@ -98,6 +103,13 @@ var configRows = []row[config]{
 		"A token with less life left than this is replaced before it is given out. From 1s to 1h, but no more than " +
 			"a quarter of the token's lifetime counts. Roles may name their own.",
 		func(c *config) any { return &c.MinTTL }},
+	{"request_limit", framework.TypeInt, "Request limit",
+		"How many requests this mount may send to one host in any five minutes, from this node, whichever roles they are for. " +
+			"Redox counts the requests of a source address and allows some 7,500. A quarter may be sent at once. 0: no limit.",
+		func(c *config) any { return &c.RequestLimit }},
+	{"max_concurrent_requests", framework.TypeInt, "Concurrent requests",
+		"How many requests may wait for the answer of one host at the same time, from 1 to 1000.",
+		func(c *config) any { return &c.MaxConcurrent }},
 }
 
 // tokenURL is the token endpoint: as set, or derived.
@@ -106,6 +118,32 @@ func (c *config) tokenURL() string {
 		return c.TokenURL
 	}
 	return strings.TrimRight(c.BaseURL, "/") + "/v2/auth/token"
+}
+
+// normalizeURLs writes hosts as servers compare them: they become part of the audience. It is for what is written: another
+// audience of what is stored would be another one to the server, too.
+func (c *config) normalizeURLs() {
+	for _, field := range []*string{&c.BaseURL, &c.TokenURL, &c.PlatformURL} {
+		*field = normalizeHost(*field)
+	}
+}
+
+// checkBaseURL refuses a token URL where the base URL is wanted.
+func checkBaseURL(value string) error {
+	path := strings.TrimRight(value, "/")
+	base, isDefault := strings.CutSuffix(path, "/v2/auth/token")
+	switch {
+	case isDefault:
+		return fieldError("base_url", "give what comes before that: base_url="+base, "it is a token URL, and the engine appends /v2/auth/token itself")
+	case strings.HasSuffix(path, "/token"):
+		return fieldError("base_url", "give it as token_url, and leave base_url out", "it looks like a token URL, and the engine would append /v2/auth/token")
+	}
+	return nil
+}
+
+// limits returns what may be sent to one host.
+func (c *config) limits() gate.Limits {
+	return gate.Limits{AtOnce: c.MaxConcurrent, PerWindow: c.RequestLimit}
 }
 
 func (c *config) audience() string {
@@ -125,13 +163,14 @@ func (c *config) platformURL() string {
 // validate checks all but whether the key exists.
 func (c *config) validate() error {
 	if err := firstError(
-		checkText("client_id", c.ClientID),
+		checkClientID(c.ClientID),
 		checkReference("key", c.Key),
 		checkScope("scope", c.Scope),
 		checkURL("base_url", c.BaseURL, noQuery),
 		checkURL("token_url", c.TokenURL, queryAllowed),
 		checkText("audience", c.Audience),
 		checkURL("platform_url", c.PlatformURL, noQuery),
+		checkBaseURL(c.BaseURL),
 		checkURL("jku", c.JKU, queryAllowed),
 		checkRange("assertion_ttl", c.AssertionTTL, 10*time.Second, 300*time.Second),
 		checkRange("clock_skew", c.ClockSkew, 0, 290*time.Second),
@@ -143,7 +182,8 @@ func (c *config) validate() error {
 	if c.CAPEM != "" {
 		client, err := redox.NewClient(redox.Options{CAPEM: c.CAPEM})
 		if err != nil {
-			return fieldError("ca_pem", "give CA certificates as PEM blocks", "it holds something else than PEM certificates")
+			problem, wayOut, _ := strings.Cut(err.Error(), "; ")
+			return &userError{"ca_pem", problem, wayOut}
 		}
 		client.Close()
 	}
@@ -153,6 +193,12 @@ func (c *config) validate() error {
 	}
 	if c.MaxRetries < 0 || c.MaxRetries > 10 {
 		return fieldError("max_retries", "give a number from 0 to 10", "the value is out of range")
+	}
+	if c.RequestLimit != 0 && (c.RequestLimit < 60 || c.RequestLimit > 1_000_000) {
+		return fieldError("request_limit", "give 0, or a number from 60 to 1000000", "the value is out of range")
+	}
+	if c.MaxConcurrent < 1 || c.MaxConcurrent > 1000 {
+		return fieldError("max_concurrent_requests", "give a number from 1 to 1000", "the value is out of range")
 	}
 	return nil
 }
@@ -216,13 +262,14 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		if err := applyRows(configRows, data, c, defaultConfig()); err != nil {
 			return err
 		}
+		c.normalizeURLs()
 		if err := c.validate(); err != nil {
 			return err
 		}
 		if err := w.requireKey(ctx, c.Key); err != nil {
 			return err
 		}
-		defer b.minter.tokens.DropAll() // also after a failed Put: it may have been carried out
+		defer b.minter.tokens.DoubtAll() // also after a failed Put: it may have been carried out
 		if err := w.configChanges(ctx, &before, c, b.now().Wall); err != nil {
 			return err
 		}
@@ -253,7 +300,7 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, data *
 			return err
 		}
 		deleted = true
-		defer b.minter.tokens.DropAll()
+		defer b.minter.tokens.DoubtAll()
 		if err := w.configChanges(ctx, c, defaultConfig(), b.now().Wall); err != nil {
 			return err
 		}

@@ -23,20 +23,22 @@ import (
 
 // configDefaults is what is read when nothing has been set.
 var configDefaults = map[string]any{
-	"client_id":       "",
-	"key":             "",
-	"scope":           "",
-	"base_url":        "https://api.redoxengine.com",
-	"token_url":       "https://api.redoxengine.com/v2/auth/token",
-	"audience":        "https://api.redoxengine.com/v2/auth/token",
-	"platform_url":    "https://api.redoxengine.com/platform",
-	"jku":             "",
-	"ca_pem":          "",
-	"assertion_ttl":   120,
-	"clock_skew":      30,
-	"request_timeout": 10,
-	"max_retries":     2,
-	"min_ttl":         30,
+	"client_id":               "",
+	"key":                     "",
+	"scope":                   "",
+	"base_url":                "https://api.redoxengine.com",
+	"token_url":               "https://api.redoxengine.com/v2/auth/token",
+	"audience":                "https://api.redoxengine.com/v2/auth/token",
+	"platform_url":            "https://api.redoxengine.com/platform",
+	"jku":                     "",
+	"ca_pem":                  "",
+	"assertion_ttl":           120,
+	"clock_skew":              30,
+	"request_timeout":         10,
+	"max_retries":             2,
+	"request_limit":           5000,
+	"max_concurrent_requests": 64,
+	"min_ttl":                 30,
 }
 
 // configReads checks what config shows: the defaults, but for the given fields.
@@ -70,7 +72,7 @@ func TestConfigUpdateChangesOnlyWhatItNames(t *testing.T) {
 		"client_id": "client-1", "key": "main", "scope": "a b", "base_url": "https://base.example/x/",
 		"token_url": "https://token.example/t?x=y", "audience": "who", "platform_url": "https://platform.example",
 		"jku": "https://jku.example/jwks", "ca_pem": newCertificatePEM(t), "assertion_ttl": 60, "clock_skew": 20,
-		"request_timeout": 5, "max_retries": 0, "min_ttl": 15,
+		"request_timeout": 5, "max_retries": 0, "min_ttl": 15, "request_limit": 600, "max_concurrent_requests": 8,
 	}
 	if len(all) != len(configRows) {
 		t.Fatalf("%d fields are tried, of %d", len(all), len(configRows))
@@ -179,27 +181,82 @@ func TestConfigCAPEM(t *testing.T) {
 	m := newMount(t)
 	certificate := newCertificatePEM(t)
 	key := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte(misplaced)}))
-	for name, value := range map[string]string{
-		"text":                     misplaced,
-		"a private key":            key,
-		"a key behind it":          certificate + key,
-		"a key in front":           key + certificate,
-		"a damaged certificate":    strings.Replace(certificate, "MII", "!!!", 1),
-		"not DER":                  string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(misplaced)})),
-		"half a certificate":       certificate[:len(certificate)/2],
-		"text behind":              certificate + misplaced,
-		"white space":              " ",
-		"a certificate on no line": strings.ReplaceAll(certificate, "\n", " "),
+	for name, c := range map[string]struct{ value, says string }{
+		"text":                  {misplaced, "no PEM certificate found; give one"},
+		"a private key":         {key, "block 1 of 1 is not a CERTIFICATE; give only"},
+		"a key behind it":       {certificate + key, "block 2 of 2 is not a CERTIFICATE"},
+		"a key in front":        {key + certificate, "block 1 of 2 is not a CERTIFICATE"},
+		"a damaged certificate": {strings.Replace(certificate, "MII", "!!!", 1), "block 1 of 1 is not base64 alone; give"},
+		"not DER": {string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(misplaced)})),
+			"block 1 of 1 can't be used (x509: malformed certificate); take that certificate out"},
+		"half a certificate": {certificate[:len(certificate)/2], "damaged or cut off; give whole"},
+		"white space":        {" ", "no PEM certificate found"},
 	} {
-		text := m.refused(logical.UpdateOperation, "config", map[string]any{"ca_pem": value})
-		if !strings.HasPrefix(text, "ca_pem: ") || !strings.Contains(text, "give CA certificates as PEM blocks") {
+		text := m.refused(logical.UpdateOperation, "config", map[string]any{"ca_pem": c.value})
+		if !strings.HasPrefix(text, "ca_pem: ") || !strings.Contains(text, c.says) {
 			t.Errorf("%s was refused with %q", name, text)
 		}
 		if strings.Contains(text, misplaced) {
 			t.Errorf("%s: the error repeats the value: %q", name, text)
 		}
 	}
-	m.write("config", map[string]any{"ca_pem": "# comment\n" + certificate + certificate})
+	for _, value := range []string{
+		"# comment\n" + certificate + certificate, certificate + "the end", strings.ReplaceAll(certificate, "\n", " "),
+		strings.ReplaceAll(certificate, "\n", `\n`), "\ufeff" + certificate,
+	} {
+		m.write("config", map[string]any{"ca_pem": value})
+	}
+}
+
+// TestConfigNormalizesURLs: hosts are written as servers compare them, since they become part of the audience; a token URL in
+// base_url is refused with the right value.
+func TestConfigNormalizesURLs(t *testing.T) {
+	m := newMount(t)
+	for given, want := range map[string]string{
+		"https://API.RedoxEngine.com":            "https://api.redoxengine.com",
+		"https://api.redoxengine.com:443":        "https://api.redoxengine.com",
+		"https://api.redoxengine.com.:443/Path/": "https://api.redoxengine.com/Path/",
+		"https://api.redoxengine.com:8443":       "https://api.redoxengine.com:8443",
+		"http://LOCALHOST:80/x":                  "http://localhost/x",
+		"http://localhost:443":                   "http://localhost:443",
+		"https://[2001:DB8::1]:443/x":            "https://[2001:db8::1]/x",
+	} {
+		m.write("config", map[string]any{"base_url": given, "platform_url": given, "token_url": given + "/token"})
+		got := m.read("config")
+		if got["base_url"] != want || got["platform_url"] != want || !strings.HasPrefix(got["token_url"].(string), want) {
+			t.Errorf("%s is read as %v, %v, %v", given, got["base_url"], got["platform_url"], got["token_url"])
+		}
+	}
+	for given, says := range map[string]string{
+		"https://api.redoxengine.com/v2/auth/token":     "base_url=https://api.redoxengine.com",
+		"https://API.ca.redoxengine.com/v2/auth/token/": "base_url=https://api.ca.redoxengine.com",
+		"https://auth.example/oauth2/token":             "give it as token_url",
+	} {
+		m.refusedWith(logical.UpdateOperation, "config", map[string]any{"base_url": given}, "base_url: ", says)
+	}
+	// What is stored stays as it is: to the server another audience is another one.
+	m.plant(configStorageKey, `{"schema_version":1,"base_url":"https://API.redoxengine.com:443"}`)
+	if got := m.read("config")["audience"]; got != "https://API.redoxengine.com:443/v2/auth/token" {
+		t.Errorf("the stored audience has become %v", got)
+	}
+}
+
+// TestLongClientIDs: some servers issue client IDs that are JWTs.
+func TestLongClientIDs(t *testing.T) {
+	m := newReadyMount(t)
+	id := strings.Repeat("x", 4096)
+	m.register(id, "main")
+	m.write("roles/long", map[string]any{"client_id": id})
+	if got := m.read("token/long")["client_id"]; got != id {
+		t.Errorf("the token is told to be of %v", got)
+	}
+	m.passNow()
+	if clients := m.clients("main"); len(clients) != 2 {
+		t.Errorf("%d clients", len(clients))
+	}
+	for _, path := range []string{"config", "roles/long"} {
+		m.refusedWith(logical.UpdateOperation, path, map[string]any{"client_id": id + "x"}, "client_id", "longer than 4096 bytes")
+	}
 }
 
 // newCertificatePEM makes a throw-away CA certificate.

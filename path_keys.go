@@ -204,7 +204,7 @@ func (b *backend) keyWrite(ctx context.Context, req *logical.Request, data *fram
 			k.scheduleRotation(b.now().Wall)
 		}
 		updated = true
-		return &edit{endTokens: true}, nil
+		return &edit{}, nil
 	})
 	if err != nil {
 		return nil, err

@@ -68,7 +68,10 @@ func (m *mount) signsWith(path string) any {
 	return m.write(path, nil)["kid"]
 }
 
-func (m *mount) passNow() { m.maintainer.pass(context.Background()) }
+func (m *mount) passNow() {
+	m.maintainer.rests.byAt = nil // or what is registered would not be looked at
+	m.maintainer.pass(context.Background())
+}
 
 // TestRotation is a rotation as it should be: the new version is registered beside the old one, proved, promoted, and
 // the old one goes when its grace is over. Every read in between gets a token.

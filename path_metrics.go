@@ -85,6 +85,14 @@ func (b *backend) stateMetrics(ctx context.Context) (*prometheus.Registry, error
 		gauges("redox_token_expiry_seconds_min", "Least seconds to expiry, of the tokens in memory that have not expired.").
 			WithLabelValues().Set(least.Seconds())
 	}
+	requests := b.minter.gates.state()
+	gauges("redox_requests_in_progress", "Requests that a server has not answered yet.").WithLabelValues().Set(float64(requests.Inside))
+	gauges("redox_requests_waiting", "Requests that wait until they may be sent (request_limit, max_concurrent_requests, or a pause that a server asked for).").
+		WithLabelValues().Set(float64(requests.Waiting))
+	gauges("redox_requests_paused_seconds", "Seconds until a server that has limited requests is asked again; 0 when none has.").
+		WithLabelValues().Set(requests.ClosedFor.Seconds())
+	gauges("redox_signatures_waiting", "Signatures that wait for a processor, of all mounts of the plugin's process.").
+		WithLabelValues().Set(float64(b.minter.signer.gate.State().Waiting))
 	gauges("redox_keys", "Signing keys.").WithLabelValues().Set(float64(len(keys.byKey)))
 	gauges("redox_keys_unusable", "Stored signing keys that can't be used.").WithLabelValues().Set(float64(len(keys.unusable)))
 

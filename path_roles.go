@@ -69,7 +69,7 @@ func (r *role) overlay(c *config) roleConfig {
 
 func (r *role) validate() error {
 	if err := firstError(
-		checkText("client_id", r.ClientID),
+		checkClientID(r.ClientID),
 		checkReference("key", r.Key),
 		checkScope("scope", r.Scope),
 		checkURL("jku", r.JKU, queryAllowed),
@@ -172,7 +172,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 		if err := w.requireKey(ctx, r.Key); err != nil {
 			return err
 		}
-		defer b.minter.tokens.Drop(name) // also after a failed Put: it may have been carried out
+		defer b.minter.tokens.Doubt(name) // also after a failed Put: it may have been carried out
 		if err := w.roleChanges(ctx, before, r, b.now().Wall); err != nil {
 			return err
 		}
@@ -204,7 +204,7 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 			return err
 		}
 		deleted = true
-		defer b.minter.tokens.Drop(name)
+		defer b.minter.tokens.Doubt(name)
 		if err := w.roleChanges(ctx, r, nil, b.now().Wall); err != nil {
 			return err
 		}

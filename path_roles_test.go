@@ -176,9 +176,9 @@ func TestRoleChangesDropItsTokenOnly(t *testing.T) {
 	m.write("roles/a", nil)
 	m.write("roles/b", nil)
 	a, b := m.read("token/a")["access_token"], m.read("token/b")["access_token"]
-	m.write("roles/a", map[string]any{"min_ttl": 31})
+	m.write("roles/a", map[string]any{"scope": "fhir:staging"})
 	if m.read("token/a")["access_token"] == a {
-		t.Error("after a write of its role the token is served still")
+		t.Error("with another scope the token is served still")
 	}
 	if m.read("token/b")["access_token"] != b {
 		t.Error("after a write of another role the token is no more served")

@@ -414,7 +414,6 @@ func TestTokenMendedHere(t *testing.T) {
 	for name, mend := range map[string]func(*mount){
 		"config written":    func(m *mount) { m.write("config", map[string]any{"scope": ""}) },
 		"role written":      func(m *mount) { m.write("roles/team", map[string]any{"scope": ""}) },
-		"key written":       func(m *mount) { m.write("keys/main", map[string]any{"deletion_allowed": true}) },
 		"config elsewhere":  func(m *mount) { m.InvalidateKey(context.Background(), configStorageKey) },
 		"role elsewhere":    func(m *mount) { m.InvalidateKey(context.Background(), rolesStoragePrefix+"team") },
 		"key elsewhere":     func(m *mount) { m.InvalidateKey(context.Background(), keysStoragePrefix+"main") },
@@ -448,7 +447,6 @@ func TestTokenFollowsChanges(t *testing.T) {
 	}{
 		{"config written", func(m *mount) { m.write("config", map[string]any{"scope": "new"}) }, want{"scope": "new", "client_id": "client-1"}},
 		{"role written", func(m *mount) { m.write("roles/team", map[string]any{"client_id": "client-2", "key": "other"}) }, want{"client_id": "client-2"}},
-		{"key written", func(m *mount) { m.write("keys/main", map[string]any{"deletion_allowed": true}) }, want{"client_id": "client-1"}},
 		{"role changed by another node", func(m *mount) {
 			entry := strings.Replace(m.storage.snapshot()[rolesStoragePrefix+"team"], `"scope":""`, `"scope":"anew"`, 1)
 			m.plant(rolesStoragePrefix+"team", entry)
@@ -489,32 +487,6 @@ func TestTokenFollowsChanges(t *testing.T) {
 				m.wantTokenRequests(2)
 			})
 		}
-	}
-}
-
-// TestTokenChangesReachCachedTokens: no write leaves a token behind that it should have ended.
-func TestTokenChangesReachCachedTokens(t *testing.T) {
-	for _, c := range []struct {
-		name     string
-		change   func(*mount)
-		replaced bool
-	}{
-		{"its role", func(m *mount) { m.write("roles/team", map[string]any{"min_ttl": 20}) }, true},
-		{"config", func(m *mount) { m.write("config", map[string]any{"min_ttl": 20}) }, true},
-		{"its key", func(m *mount) { m.write("keys/main", map[string]any{"deletion_allowed": true}) }, true},
-		{"another role", func(m *mount) { m.write("roles/other", nil) }, false},
-		{"another key", func(m *mount) { m.write("keys/other", map[string]any{"algorithm": algorithmES384}) }, false},
-		{"a write that is refused", func(m *mount) { m.refused(logical.UpdateOperation, "roles/team", map[string]any{"key": "missing"}) }, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			m := newReadyMount(t)
-			m.write("roles/team", nil)
-			before := m.accessToken(logical.ReadOperation, "token/team")
-			c.change(m)
-			if replaced := m.accessToken(logical.ReadOperation, "token/team") != before; replaced != c.replaced {
-				t.Errorf("replaced: %v, want %v", replaced, c.replaced)
-			}
-		})
 	}
 }
 

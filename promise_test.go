@@ -107,14 +107,14 @@ func TestRotationWithAClientOfAnotherNode(t *testing.T) {
 	m, first := twoClients(t)
 	system := *m.system
 	system.ReplicationStateVal = standby
-	other, err := newBackend(t.Context(), &logical.BackendConfig{System: &system, StorageView: m.storage}, m.clock.now)
+	other, err := newBackend(t.Context(), &logical.BackendConfig{System: &system, StorageView: m.storage}, newTestSigner(), m.clock.now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Cleanup(context.Background())
 	onOther := func() (*logical.Response, error) {
 		other.clean(t.Context()) // no token is remembered
-		again, err := newBackend(t.Context(), &logical.BackendConfig{System: &system, StorageView: m.storage}, m.clock.now)
+		again, err := newBackend(t.Context(), &logical.BackendConfig{System: &system, StorageView: m.storage}, newTestSigner(), m.clock.now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,7 @@ func newFuzzedBackend(f *testing.F) *backend {
 	f.Helper()
 	b, err := newBackend(context.Background(), &logical.BackendConfig{
 		Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), StorageView: &logical.InmemStorage{},
-	}, newTestClock().now)
+	}, newTestSigner(), newTestClock().now)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +25,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/gate"
 	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/sandbox"
@@ -71,7 +74,9 @@ const (
 // simulated is a day of some roles that are all used in the same way, on one or more nodes.
 type simulated struct {
 	name  string
-	nodes int // 0 in the list below stands for 1
+	nodes int           // 0 in the list below stands for 1
+	lasts time.Duration // 0: a day
+	herd  bool          // all read first within one second
 	// roles are simulated to get an average.
 	roles   int
 	readers int           // of a role
@@ -92,9 +97,10 @@ type day struct {
 // run lives through a day with the engine's own cache. It has to be called in a bubble of synctest.
 func (s *simulated) run() day {
 	var mu sync.Mutex
-	result := day{perMinute: make([]int, simulatedDay/time.Minute)}
+	lasts := cmp.Or(s.lasts, simulatedDay)
+	result := day{perMinute: make([]int, lasts/time.Minute)}
 	start := time.Now()
-	mint := func(context.Context, string) (tokencache.Minted[*token], error) {
+	mint := func(context.Context, string, tokencache.Demand[*token]) (tokencache.Minted[*token], error) {
 		requested := time.Now()
 		mu.Lock()
 		result.mints++
@@ -111,8 +117,9 @@ func (s *simulated) run() day {
 	}
 	nodes := make([]*tokencache.Cache[*token], s.nodes)
 	for i := range nodes {
+		shares := rand.New(rand.NewPCG(uint64(i), 0)) // which the cache uses under its lock
 		nodes[i] = tokencache.New(tokencache.Options[*token]{Mint: mint, Pauses: mintPauses,
-			Now: func() tokencache.Instant { return tokencache.Instant{Wall: time.Now()} }})
+			Now: func() tokencache.Instant { return tokencache.Instant{Wall: time.Now()} }, Share: shares.Float64})
 	}
 	var readers sync.WaitGroup
 	for role := range s.roles {
@@ -123,8 +130,11 @@ func (s *simulated) run() day {
 				if first == 0 {
 					first = time.Minute
 				}
+				if s.herd {
+					first = time.Second
+				}
 				next := time.Duration(random.Float64() * float64(first))
-				for time.Since(start)+next < simulatedDay {
+				for time.Since(start)+next < lasts {
 					time.Sleep(next)
 					node := nodes[random.IntN(len(nodes))] // as a load balancer does it
 					ask := node.Get
@@ -183,8 +193,8 @@ func TestScalingOfMints(t *testing.T) {
 			formula: "86,400 / (240 + 0.6)", period: whenRead},
 		{name: "100 programs, each 60 s, on 3 nodes", nodes: 3, roles: 2, readers: 100, each: time.Minute,
 			formula: "3 × 86,400 / (240 + 1.8)", period: whenRead},
-		{name: "1 Agent", roles: 20, readers: 1, formula: "86,400 / (270 + 1)", period: func(float64) float64 { return 271 }},
-		{name: "100 Agents", roles: 2, readers: 100, formula: "86,400 / (270 + 1)", period: func(float64) float64 { return 271 }},
+		{name: "1 Agent", roles: 20, readers: 1, formula: "86,400 / (262.5 + 1)", period: func(float64) float64 { return 263.5 }},
+		{name: "100 Agents", roles: 2, readers: 100, formula: "86,400 / (262.5 + 1)", period: func(float64) float64 { return 263.5 }},
 		{name: "10 programs that *write*, each 10 s", roles: 2, readers: 10, each: 10 * time.Second, writes: true,
 			formula: "86,400 / (2 + 0.3 + 1)", period: func(next float64) float64 { return 2 + exchange + next }},
 		{name: "Redox rejects; 10 programs, each 10 s", roles: 3, readers: 10, each: 10 * time.Second, broken: true,
@@ -211,29 +221,185 @@ func TestScalingOfMints(t *testing.T) {
 	documentedBlock(t, "mints of a role in a day", strings.TrimSpace(table.String()))
 }
 
-// TestScalingAfterRestart looks at how mints bunch when all roles have lost their tokens in the same moment.
+// TestScalingAfterRestart looks at how mints bunch when all roles have lost their tokens in the same moment: not for long.
 func TestScalingAfterRestart(t *testing.T) {
+	const most = 25 // percent of the roles in a minute; 20 would be one mint for each token's life
 	var table strings.Builder
-	table.WriteString("| | 1st minute | busiest minute of hour 2 | of hour 6 | of hour 24 | mean |\n|---|---:|---:|---:|---:|---:|\n")
-	for _, s := range []simulated{
-		{name: "each role is read each 10 s", each: 10 * time.Second},
-		{name: "each role is read each 60 s", each: time.Minute},
-	} {
-		s.nodes, s.roles, s.readers = 1, 100, 1
+	table.WriteString("| | 1st minute | busiest minute of the first hour after that | of hour 2 | mean |\n|---|---:|---:|---:|---:|\n")
+	uses := []simulated{
+		{name: "each role is read each 10 s", each: 10 * time.Second, roles: 16_000},
+		{name: "each role is read each 60 s", each: time.Minute, roles: 4000},
+		{name: "each role is read by an Agent, which comes back after `ttl`", roles: 4000},
+	}
+	if testing.Short() { // the first takes a minute
+		uses = uses[1:]
+	}
+	for _, s := range uses {
+		s.nodes, s.readers, s.lasts, s.herd = 1, 1, 2*time.Hour, true
 		var got day
 		synctest.Test(t, func(*testing.T) { got = s.run() })
 		share := func(mints float64) string { return fmt.Sprintf("%.0f", 100*mints/float64(s.roles)) }
-		fmt.Fprintf(&table, "| %s | %s |", s.name, share(float64(got.perMinute[0])))
-		for _, hour := range []int{2, 6, 24} {
-			busiest := 0
-			for _, mints := range got.perMinute[60*(hour-1) : 60*hour] {
-				busiest = max(busiest, mints)
-			}
-			fmt.Fprintf(&table, " %s |", share(float64(busiest)))
+		hour1, hour2 := slices.Max(got.perMinute[1:60]), slices.Max(got.perMinute[60:])
+		fmt.Fprintf(&table, "| %s | %s | %s | %s | %s |\n", s.name, share(float64(got.perMinute[0])), share(float64(hour1)), share(float64(hour2)),
+			share(float64(got.mints)/float64(len(got.perMinute))))
+		if share(float64(hour2)) > fmt.Sprint(most) {
+			t.Errorf("%s: %d of %d roles renew in the busiest minute of hour 2", s.name, hour2, s.roles)
 		}
-		fmt.Fprintf(&table, " %s |\n", share(float64(got.mints)/float64(len(got.perMinute))))
+	}
+	if testing.Short() {
+		t.Log(table.String())
+		return
 	}
 	documentedBlock(t, "mints in a minute after a restart", strings.TrimSpace(table.String()))
+}
+
+// failover is many roles that lose their tokens at once, behind one source address.
+type failover struct {
+	roles        int
+	requestLimit int
+	each         time.Duration // between two reads of a role, 20 % more or less
+	lasts        time.Duration
+
+	served, limited, asked, failed, reads int
+	allServed                             time.Duration // 0: not in the time
+	wronged                               int           // reads that failed though the role had a living token
+}
+
+// countingServer takes so many requests within five minutes, as Redox does for a source address.
+type countingServer struct {
+	mu     sync.Mutex
+	within []time.Time
+}
+
+func (s *countingServer) takes(most int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	first := 0
+	for first < len(s.within) && now.Sub(s.within[first]) >= 5*time.Minute {
+		first++
+	}
+	s.within = append(s.within[first:], now)
+	return len(s.within) <= most
+}
+
+// run lives through it with the engine's own cache and gate. It has to be called in a bubble of synctest.
+func (f *failover) run() {
+	start := time.Now()
+	now := func() tokencache.Instant {
+		return tokencache.Instant{Wall: time.Now(), Monotonic: time.Since(start)}
+	}
+	c := defaultConfig()
+	c.RequestLimit = f.requestLimit
+	hosts, server := gates{now: now}, &countingServer{}
+	host := hosts.of(c.tokenURL(), c.limits())
+	var mu sync.Mutex
+	mint := func(ctx context.Context, _ string, d tokencache.Demand[*token]) (tokencache.Minted[*token], error) {
+		pass, err := host.Enter(gate.With(ctx, gate.Place{Class: gate.Ahead, Waited: d.Since.Age(now()), Raised: d.Awaited}))
+		if refusal := (*gate.Refusal)(nil); errors.As(err, &refusal) {
+			return tokencache.Minted[*token]{}, &redox.Error{Kind: redox.Timeout, NotSent: true, RetryAfter: refusal.Wait}
+		}
+		if err != nil {
+			return tokencache.Minted[*token]{}, err
+		}
+		defer pass.Leave()
+		requested, takes := now(), server.takes(7500)
+		time.Sleep(simulatedExchange)
+		mu.Lock()
+		defer mu.Unlock()
+		f.asked++
+		if !takes {
+			f.limited++
+			host.Limited(0)
+			return tokencache.Minted[*token]{}, &redox.Error{Kind: redox.Unavailable, StatusCode: 429}
+		}
+		host.Answered()
+		return tokencache.Minted[*token]{Value: &token{}, Lifetime: simulatedLife, MinTTL: simulatedMargin, RequestedAt: requested}, nil
+	}
+	cache := tokencache.New(tokencache.Options[*token]{Mint: mint, Pauses: mintPauses, Now: now})
+	var readers sync.WaitGroup
+	for role := range f.roles {
+		readers.Go(func() {
+			name, random := strconv.Itoa(role), rand.New(rand.NewPCG(uint64(role), 0))
+			var ends time.Time
+			next := time.Duration(random.Float64() * float64(10*time.Second))
+			for time.Since(start)+next < f.lasts {
+				time.Sleep(next)
+				next = time.Duration((0.8 + 0.4*random.Float64()) * float64(f.each))
+				before := time.Now()
+				served, err := cache.Get(context.Background(), name)
+				mu.Lock()
+				f.reads++
+				switch {
+				case err == nil && ends.IsZero():
+					f.served++
+					if f.served == f.roles {
+						f.allServed = time.Since(start)
+					}
+				case err != nil:
+					f.failed++
+					if ends.After(before) && ends.After(time.Now()) {
+						f.wronged++
+					}
+				}
+				if err == nil {
+					ends = time.Now().Add(served.Remaining)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	readers.Wait()
+	cache.Close()
+	cache.Wait()
+}
+
+// TestScalingAfterFailover: with the gate no role that has a token is refused, the server limits no request, and who has none
+// gets one in turn.
+func TestScalingAfterFailover(t *testing.T) {
+	rows := []failover{
+		{roles: 1000, requestLimit: 5000, each: time.Minute, lasts: 15 * time.Minute},
+		{roles: 3000, requestLimit: 5000, each: time.Minute, lasts: 30 * time.Minute},
+		{roles: 10_000, requestLimit: 5000, each: time.Minute, lasts: time.Hour},
+		{roles: 10_000, requestLimit: 0, each: time.Minute, lasts: time.Hour},
+		{roles: 100_000, requestLimit: 5000, each: 4 * time.Minute, lasts: 3 * time.Hour},
+	}
+	if testing.Short() { // the others take minutes
+		rows = rows[:2]
+	}
+	var table strings.Builder
+	table.WriteString("| Roles | each read each | `request_limit` | All have had a token after | Requests to Redox | of these answered with 429 | Reads | failed | failed though the role had a token |\n" +
+		"|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+	for _, f := range rows {
+		synctest.Test(t, func(*testing.T) { f.run() })
+		limit, all := "none", "not within "+f.lasts.String()
+		if f.requestLimit > 0 {
+			limit = thousands(float64(f.requestLimit))
+			if f.limited > 0 {
+				t.Errorf("%d roles: the server limits %d requests", f.roles, f.limited)
+			}
+		}
+		if f.allServed > 0 {
+			all = f.allServed.Round(time.Second).String()
+			if limit := time.Duration(float64(f.roles-f.requestLimit/4)*400/float64(f.requestLimit)*1.3)*time.Second + 2*f.each; f.requestLimit > 0 && f.allServed > limit {
+				t.Errorf("%d roles: all have had a token only after %s, not %s", f.roles, f.allServed, limit)
+			}
+		} else if f.requestLimit > 0 {
+			t.Errorf("%d roles: only %d have had a token after %s", f.roles, f.served, f.lasts)
+		}
+		if f.wronged > 0 {
+			t.Errorf("%d roles: %d reads failed though there was a token", f.roles, f.wronged)
+		}
+		fmt.Fprintf(&table, "| %s | %s | %s | %s | %s | %s | %s | %.0f %% | %d |\n", thousands(float64(f.roles)), f.each, limit, all, thousands(float64(f.asked)),
+			thousands(float64(f.limited)), thousands(float64(f.reads)), 100*float64(f.failed)/float64(f.reads), f.wronged)
+	}
+	if testing.Short() {
+		t.Log(table.String())
+		return
+	}
+	if *updateGolden { // what has to be the same each time was checked above
+		documentedBlock(t, "tokens after a failover", strings.TrimSpace(table.String()))
+	}
 }
 
 // thousands writes a number to three digits or so, as the page does.
@@ -465,11 +631,11 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 
 	token := perOne(100_000, func() any {
 		cache := tokencache.New(tokencache.Options[*token]{Now: clock.now,
-			Mint: func(_ context.Context, name string) (tokencache.Minted[*token], error) {
+			Mint: func(_ context.Context, name string, _ tokencache.Demand[*token]) (tokencache.Minted[*token], error) {
 				return tokencache.Minted[*token]{RequestedAt: clock.now(), Lifetime: simulatedLife, MinTTL: simulatedMargin,
 					Value: &token{
 						accessToken: strings.Repeat("x", accessTokenSize), tokenType: strings.Clone("Bearer"),
-						clientID: strings.Clone(clientID), kid: strings.Clone(version.KID), keyName: strings.Clone("main"),
+						clientID: strings.Clone(clientID), kid: strings.Clone(version.KID), credential: credential{clientID: strings.Clone(clientID), key: "main"},
 						expireTime: formatTime(clock.wall()), mintTime: formatTime(clock.wall()),
 					}}, nil
 			}})
@@ -485,9 +651,9 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 		return cache
 	})
 	openKey := perOne(500, func() any {
-		opened := &openKeys{}
+		opened := newTestSigner()
 		for n := range 500 {
-			if _, err := opened.open(fmt.Sprintf("key-%d", n), version.PrivateKey, func() bool { return true }); err != nil {
+			if _, err := opened.open(t.Context(), fmt.Sprintf("key-%d", n), version.PrivateKey, func() bool { return true }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -512,7 +678,7 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 		var backends []*backend
 		for range 100 {
 			config := &logical.BackendConfig{System: logical.TestSystemView(), StorageView: &logical.InmemStorage{}}
-			b, err := newBackend(t.Context(), config, clock.now)
+			b, err := newBackend(t.Context(), config, newTestSigner(), clock.now)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -292,7 +292,7 @@ func TestOtherEncodingsHoldNoPrivateKey(t *testing.T) {
 			"key": key, "key as value": *key, "sealed": version.PrivateKey, "version": version,
 			"signing key": &signingKey{Versions: []keyVersion{*version}}, "resolved": &resolved{key: &keySnapshot{signingKey: &signingKey{Versions: []keyVersion{*version}}}},
 
-			"open keys": &openKeys{byName: map[string][]openKey{"main": {{version.PrivateKey, key}}}},
+			"open keys": &signer{byName: map[string][]openKey{"main": {{version.PrivateKey, key}}}},
 		} {
 			var encoded bytes.Buffer
 			// What can't encode a value says so, which may not quote it either.
@@ -321,12 +321,12 @@ var crashes = map[string]func(m *mount){
 	},
 	"a text made of the key is the reason": func(m *mount) {
 		c := must(m.minter.resolve(context.Background(), ""))
-		key := must(m.keys.open(c.key.signingKey, c.next(nil), c.generation))
+		key := must(m.keys.open(context.Background(), c.key.signingKey, c.next(nil), c.generation))
 		panic(fmt.Sprintf("%v %+v %#v %s", key, c.key.signingKey, c.next(nil), must(key.Seal())))
 	},
 	"an error made of the key is the reason": func(m *mount) {
 		c := must(m.minter.resolve(context.Background(), ""))
-		panic(fmt.Errorf("failed: %v", must(m.keys.open(c.key.signingKey, c.next(nil), c.generation))))
+		panic(fmt.Errorf("failed: %v", must(m.keys.open(context.Background(), c.key.signingKey, c.next(nil), c.generation))))
 	},
 	"storage crashes when it is to take a key": func(m *mount) {
 		m.storage.onEach(func(operation, _ string) error {
@@ -343,7 +343,7 @@ var crashes = map[string]func(m *mount){
 		m.write("token", nil)
 	},
 	"a lock is let go of twice": func(m *mount) {
-		m.keys.opened.mu.Unlock() // which no recover catches
+		m.keys.signer.mu.Unlock() // which no recover catches
 	},
 }
 

@@ -65,7 +65,7 @@ func must[T any](value T, err error) T {
 
 // brought returns a key that was made outside Vault as the engine holds it once it was imported.
 func brought(key crypto.PrivateKey) *privatekey.Key {
-	imported, _, err := privatekey.Parse(pkcs8Text(key))
+	imported, _, err := privatekey.Parse(pkcs8Text(key), "")
 	return must(imported, err)
 }
 
@@ -296,9 +296,9 @@ func TestParsedKeysGoWithTheirKey(t *testing.T) {
 		m.remove("keys/main")
 	}
 	kept := func() int {
-		m.keys.opened.mu.Lock()
-		defer m.keys.opened.mu.Unlock()
-		return len(m.keys.opened.byName["main"])
+		m.keys.signer.mu.Lock()
+		defer m.keys.signer.mu.Unlock()
+		return len(m.keys.signer.byName["main"])
 	}
 
 	create()

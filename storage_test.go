@@ -27,11 +27,14 @@ import (
 // goldenEntries are entries as version 1 of the schema stores them, by storage key. They are never rewritten: what a
 // released version has stored must be read for ever.
 var goldenEntries = map[string]string{
-	configStorageKey:            "testdata/entries/v1-config.json",
+	configStorageKey:            "testdata/entries/v1-config-limits.json",
 	rolesStoragePrefix + "team": "testdata/entries/v1-role.json",
 	keysStoragePrefix + "main":  "testdata/entries/v1-key-created.json", // a throw-away key
 	wrappingKeyStorage:          wrappingKeyGolden,
 }
+
+// formerConfig is a configuration as it was stored before requests were limited.
+const formerConfig = "testdata/entries/v1-config.json"
 
 // formerKey is a key as it was stored before the time was noted at which it was made. The same throw-away key.
 const formerKey = "testdata/entries/v1-key.json"
@@ -71,19 +74,25 @@ func (m *mount) plantFile(key, file string) {
 
 func TestGoldenEntriesLoadAndWork(t *testing.T) {
 	for _, key := range []string{goldenEntries[keysStoragePrefix+"main"], formerKey} {
-		t.Run(filepath.Base(key), func(t *testing.T) { goldenEntriesLoadAndWork(t, key) })
+		t.Run(filepath.Base(key), func(t *testing.T) { goldenEntriesLoadAndWork(t, key, "", 4000, 16) })
 	}
+	t.Run(filepath.Base(formerConfig), func(t *testing.T) {
+		goldenEntriesLoadAndWork(t, goldenEntries[keysStoragePrefix+"main"], formerConfig, 5000, 64)
+	})
 }
 
-func goldenEntriesLoadAndWork(t *testing.T, keyFile string) {
+func goldenEntriesLoadAndWork(t *testing.T, keyFile, configFile string, requestLimit, maxConcurrent int) {
 	m := newMount(t)
 	m.plantGoldenEntries()
+	if configFile != "" {
+		m.plantFile(configStorageKey, configFile)
+	}
 	m.plantFile(keysStoragePrefix+"main", keyFile)
 	m.configReads(map[string]any{
 		"client_id": "client-1", "key": "main", "scope": "fhir:read", "base_url": "https://api.ca.redoxengine.com",
 		"token_url": "https://token.example/token", "audience": "https://audience.example",
 		"platform_url": "https://platform.example", "jku": "https://jku.example/jwks", "assertion_ttl": 100, "clock_skew": 20,
-		"request_timeout": 5, "max_retries": 1, "min_ttl": 25,
+		"request_timeout": 5, "max_retries": 1, "min_ttl": 25, "request_limit": requestLimit, "max_concurrent_requests": maxConcurrent,
 	})
 	m.roleReads("team", map[string]any{
 		"client_id": "client-2", "key": "main", "scope": "fhir:write", "jku": "https://team.example/jwks",
@@ -426,15 +435,14 @@ func TestFailingStorage(t *testing.T) {
 	}
 }
 
-// What was minted before or during a write is not served after it, also when it failed: it may have been carried out
-// all the same.
+// What was minted before or during a write is looked at again after it, also when it failed: it may have been carried out
+// all the same. Here it was not, so the token is still right, and storage is read to see that.
 func TestWritesDropWhatIsCached(t *testing.T) {
 	for _, r := range []storageRequest{
 		{logical.UpdateOperation, "config", map[string]any{"scope": "x"}},
 		{logical.DeleteOperation, "config", nil},
 		{logical.UpdateOperation, "roles/team", map[string]any{"scope": "x"}},
 		{logical.DeleteOperation, "roles/team", nil},
-		{logical.UpdateOperation, "keys/main", map[string]any{"deletion_allowed": true}},
 	} {
 		m := newReadyMount(t)
 		path := "token/team"
@@ -455,8 +463,12 @@ func TestWritesDropWhatIsCached(t *testing.T) {
 		if _, err := m.failed(r.operation, r.path, r.data); err != logical.ErrReadOnly {
 			t.Errorf("%s %s failed with %v", r.operation, r.path, err)
 		}
-		if after := m.read(path)["access_token"]; after == before || after == during {
-			t.Errorf("after a failed %s of %s a token from before is served", r.operation, r.path)
+		reads := m.storage.readCount()
+		if after := m.read(path)["access_token"]; after != before || after != during {
+			t.Errorf("after a failed %s of %s the token is another one", r.operation, r.path)
+		}
+		if m.storage.readCount() == reads {
+			t.Errorf("after a failed %s of %s a token from before is served unseen", r.operation, r.path)
 		}
 	}
 }
@@ -563,7 +575,7 @@ func TestGoldenEntriesAreAllUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := append(slices.Collect(maps.Values(goldenEntries)), goldenKeyBeforeRotation, formerKey)
+	used := append(slices.Collect(maps.Values(goldenEntries)), goldenKeyBeforeRotation, formerKey, formerConfig)
 	used = slices.AppendSeq(slices.AppendSeq(used, maps.Values(goldenRotation)), maps.Values(formerRotation))
 	slices.Sort(used)
 	if !slices.Equal(files, used) {

@@ -76,12 +76,13 @@ func (m worldMemory) readable(now tokencache.Instant) any {
 func (e *worldEngine) remake(n int) {
 	b := e.nodes[n]
 	b.store = newStore(&worldView{e.storage, e, n})
-	b.keys = newKeyring(b.store, &node{e.systems[n]}, b.now, b.telemetry.logger, b.keyChanged)
-	b.minter = newMinter(b.store, b.keys, &node{e.systems[n]}, b.telemetry, b.now)
+	b.keys = newKeyring(b.store, &node{e.systems[n]}, newTestSigner(), b.now, b.telemetry.logger, b.keyChanged)
+	b.minter = newMinter(b.store, b.keys, &node{e.systems[n]}, b.keys.signer, b.telemetry, b.now)
 	b.minter.requestToken = func(_ context.Context, _ *roleConfig, r redox.TokenRequest) (*redox.Token, error) {
 		return e.send(n, r)
 	}
 	b.maintainer = newMaintainer(b.store, b.keys, b.minter, &node{e.systems[n]}, b.telemetry, b.now)
+	b.maintainer.concurrent = 1 // or the order of requests would not be the same each time
 }
 
 // underLock reports whether a node is writing, so that others wait for it.
@@ -303,7 +304,7 @@ func (e *worldEngine) New(s *world.Scenario) error {
 		if n > 0 {
 			system.ReplicationStateVal = consts.ReplicationPerformanceStandby
 		}
-		b, err := newBackend(context.Background(), &logical.BackendConfig{System: system, StorageView: e.storage}, e.clock.now)
+		b, err := newBackend(context.Background(), &logical.BackendConfig{System: system, StorageView: e.storage}, newTestSigner(), e.clock.now)
 		if err != nil {
 			return err
 		}

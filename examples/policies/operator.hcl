@@ -52,6 +52,10 @@ path "redox/wrapping_key" {
   capabilities = ["read", "delete"]
 }
 
+path "redox/wrapping_key/rotate" {
+  capabilities = ["update"]
+}
+
 path "redox/roles" {
   capabilities = ["list"]
 }

@@ -211,7 +211,7 @@ func (d *dialog) useTokens() {
 		}
 	}
 	d.do("POST", "roles/stranger", map[string]any{"client_id": "nobody"})
-	for _, fault := range []sandbox.Faults{{}, {Status: http.StatusTooManyRequests, RetryAfter: "3600"}} {
+	for _, fault := range []sandbox.Faults{{}, {Status: http.StatusTooManyRequests, RetryAfter: "1"}} {
 		d.redox.SetFaults(fault)
 		if data := d.do("POST", "check/stranger", nil); data["ok"] != false {
 			d.t.Errorf("check/stranger says %v", data)
@@ -256,6 +256,7 @@ func (d *dialog) tearDown() {
 		d.do("DELETE", "roles/"+role, nil)
 	}
 	d.do("DELETE", "config?force=true", nil)
+	d.do("POST", "wrapping_key/rotate", nil)
 	d.do("DELETE", "wrapping_key", nil)
 }
 

@@ -56,6 +56,7 @@ var attempts = []attempt{
 	{"POST", "keys/main/retire", "update"},
 	{"POST", "keys/main/register", "update"},
 	{"GET", "wrapping_key", "read"},
+	{"POST", "wrapping_key/rotate", "update"},
 	{"DELETE", "wrapping_key", "delete"},
 	{"GET", "jwks", unauthenticated},
 	{"GET", "jwks/main", unauthenticated},
