@@ -211,6 +211,14 @@ func TestDiagnosis(t *testing.T) {
 			}
 			wantWords(t, "cause", got["cause"], test.cause)
 			wantWords(t, "action", got["action"], test.action)
+			const width, height, names = 80, 24, 24 // of a terminal, and of the CLI's first column
+			lines := 2
+			for _, value := range got {
+				lines += (names + len(fmt.Sprint(value)) + width - 1) / width
+			}
+			if lines > height {
+				t.Errorf("the answer fills %d lines: %v", lines, got)
+			}
 			if status, answered := got["http_status"]; answered != (test.status != 0) || answered && status != test.status {
 				t.Errorf("http_status is %v, want %d", status, test.status)
 			}

@@ -17,7 +17,7 @@ var binaryForms = []struct {
 	what   string
 	toText string // command that reads FILE and writes key.pem
 }{
-	{[]string{"\xfe\xed\xfe\xed", "\ufffd\ufffd\ufffd\ufffd\x00\x00\x00\x02"}, "a Java keystore",
+	{[]string{"\xfe\xed\xfe\xed", "\ufffd\x00\x00\x00\x02"}, "a Java keystore",
 		"keytool -importkeystore -srckeystore FILE -destkeystore key.p12 -deststoretype PKCS12; openssl pkcs12 -in key.p12 -nocerts -noenc -out key.pem"},
 	{[]string{"\r\x01\x07\x01", "\r\x01\x07\x06", "\r\x01\x0c\x0a\x01"}, "PKCS#12", "openssl pkcs12 -in FILE -nocerts -noenc -out key.pem"}, // id-data, id-encryptedData, bag types
 	{[]string{"\r\x01\x05\r", "\r\x01\x0c\x01"}, "an encrypted key in DER", "openssl pkey -inform DER -in FILE -out key.pem"},               // PBES2, PKCS#12 PBE

@@ -215,6 +215,8 @@ var Refusable = sync.OnceValue(func() []Case {
 		{Name: "base64url of DER", Input: base64.RawURLEncoding.EncodeToString(ecDER), Key: ecKey, Want: "it is base64 of DER"},
 		{Name: "base64 of a JWK", Input: base64.StdEncoding.EncodeToString([]byte(ecJWKText)), Key: ecKey, Want: "it is base64 of JSON"},
 		{Name: "a Java keystore", Input: "\xfe\xed\xfe\xed\x00\x00\x00\x02" + string(ecDER), Key: ecKey, Want: "a Java keystore, which is no text; convert it: keytool"},
+		{Name: "a Java keystore that JSON has changed", Input: "\ufffd\ufffd\ufffd\ufffd\x00\x00\x00\x02" + strings.ToValidUTF8(string(ecDER), "\ufffd"), Key: ecKey,
+			Want: "a Java keystore, which is no text; convert it: keytool"},
 		{Name: "other binary data", Input: "\x1f\x8b\x08\x01" + string(ecDER), Key: ecKey, Want: "it is binary, and no form of a key that is known here"},
 		{Name: "PuTTY", Input: "PuTTY-User-Key-File-3: ssh-rsa\nEncryption: none\n", Want: "it is in PuTTY's own form; convert it: puttygen"},
 		{Name: "a public key of SSH", Input: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB somebody", Want: "it is a public key of SSH"},
