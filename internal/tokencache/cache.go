@@ -361,7 +361,7 @@ func (c *Cache[T]) fly(ctx context.Context, name string, e *entry[T], f *flight[
 		err = ErrClosed // which is why, whatever the mint says
 	}
 	now := c.options.Now()
-	if err == nil && minted.remaining(now) <= 0 {
+	if err == nil && minted.remaining(now) <= 0 && !minted.Confirmed { // else another is minted
 		err = ErrExpired
 	}
 	if c.publish(name, e, f, &minted, err, now) && err != ErrClosed && !f.confirmed && c.options.Ended != nil {

@@ -82,6 +82,23 @@ func TestDoubtInTime(t *testing.T) {
 	f.wantValue(f.get("a"), "a-1")
 }
 
+// TestDoubtAtTheEnd: a token that ends while it is looked at is replaced, and its readers notice nothing.
+func TestDoubtAtTheEnd(t *testing.T) {
+	f := newFixture(t)
+	f.confirms = true
+	f.get("a")
+	f.advance(lifetime - time.Second)
+	f.Doubt("a")
+	mint := f.options.Mint
+	f.options.Mint = func(ctx context.Context, name string, d Demand[string]) (Minted[string], error) {
+		if d.Held != nil {
+			f.advance(time.Second)
+		}
+		return mint(ctx, name, d)
+	}
+	f.wantValue(f.get("a"), "a-2")
+}
+
 // TestDoubtOfOthers: tokens that do not match are not doubted, and mints that began before the change begin again.
 func TestDoubtOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
