@@ -63,22 +63,23 @@ const (
 // register sees to it that the OAuth API key of each client holds the public keys that sign or are to sign, and none of
 // the engine's own that are destroyed, or any when the client has left a day ago. Foreign keys stay as they are; imported
 // ones are taken away only when they are compromised, since something else may use them. In a pass, what was looked at lately
-// rests; for somebody who asks, only what is settled does; and with putBack nothing does, and what somebody took away is put back. It does nothing for a key that is registered by other means. What is
-// wrong at Redox is no error here: it is stored, to be shown, and tried again.
+// rests; for somebody who asks, only what is settled does; and with putBack nothing does, and what somebody took away is put
+// back. It does nothing for a key that is registered by other means. What is wrong at Redox is no error here: it is stored, to
+// be shown, and tried again.
 func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[rotation.Client]*roleConfig, how registering) error {
 	if s.Registration != registrationPlatform {
 		return nil
 	}
 	ctx = gate.With(ctx, gate.Place{Class: gate.Upkeep})
-	select { // another pass, or a request, may be at it: two that replace a JWK set lose each other's changes
-	case m.registering <- struct{}{}:
-		defer func() { <-m.registering }()
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return logical.CodedError(http.StatusGatewayTimeout, "public keys are being registered at Redox, which takes long; try again in some minutes, "+
-				"and see keys/"+s.name+"/clients for what is done")
+	waited, err := m.takeTurn(ctx, s.name)
+	if err != nil {
+		return err
+	}
+	defer func() { <-m.registering }()
+	if waited || how != inPass { // whoever was waited for has changed it
+		if s, err = m.keys.existing(ctx, "name", s.name); err != nil {
+			return err
 		}
-		return ctx.Err()
 	}
 	ordered := slices.SortedFunc(maps.Keys(clients), func(a, b rotation.Client) int {
 		return cmp.Or(strings.Compare(a.ClientID, b.ClientID), strings.Compare(a.TokenURL, b.TokenURL))
@@ -137,6 +138,26 @@ func (m *maintainer) register(ctx context.Context, s *keySnapshot, clients map[r
 	}
 	m.tellOfProblems(s.name, before, records)
 	return nil
+}
+
+// takeTurn waits until nobody else registers public keys: two that replace a JWK set lose each other's changes. It reports
+// whether there was somebody.
+func (m *maintainer) takeTurn(ctx context.Context, key string) (waited bool, err error) {
+	select {
+	case m.registering <- struct{}{}:
+		return false, nil
+	default:
+	}
+	select {
+	case m.registering <- struct{}{}:
+		return true, nil
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return true, logical.CodedError(http.StatusGatewayTimeout, "public keys are being registered at Redox, which takes long; try again in some minutes, "+
+				"and see keys/"+key+"/clients for what is done")
+		}
+		return true, ctx.Err()
+	}
 }
 
 // lookAfter reconciles one API key. It notes what would fail for each further one, too.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,4 +186,24 @@ func TestRegistrationTakesTurns(t *testing.T) {
 	}
 	<-m.maintainer.registering
 	m.write("keys/main/register", nil)
+}
+
+// TestRegistrationAfterAWait: who has waited for another one does not undo what that one has noted.
+func TestRegistrationAfterAWait(t *testing.T) {
+	m := manyRegistered(t, 3)
+	m.minutes(2)
+	m.write("keys/main/rotate", nil)
+	before, err := m.keys.existing(t.Context(), "name", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := must(m.maintainer.directory.of(t.Context(), "main"))
+	m.minutes(2)
+	noted := must(m.keys.existing(t.Context(), "name", "main")).stored.Registrations
+	if err := m.maintainer.register(t.Context(), before, clients.roleConfigs(), onAsked); err != nil {
+		t.Fatal(err)
+	}
+	if after := must(m.keys.existing(t.Context(), "name", "main")).stored.Registrations; !slices.Equal(after, noted) {
+		t.Errorf("noted was %v, and then %v", noted, after)
+	}
 }
