@@ -35,7 +35,7 @@ func manyRegistered(t *testing.T, clients int) *platformMount {
 
 // manyClients is a thousand, or fewer where all tests are to end soon.
 func manyClients() int {
-	if testing.Short() {
+	if !allSimulations() {
 		return 150
 	}
 	return 1000

@@ -231,7 +231,7 @@ func TestScalingAfterRestart(t *testing.T) {
 		{name: "each role is read each 60 s", each: time.Minute, roles: 4000},
 		{name: "each role is read by an Agent, which comes back after `ttl`", roles: 4000},
 	}
-	if testing.Short() { // the first takes a minute
+	if !allSimulations() { // the first takes a minute
 		uses = uses[1:]
 	}
 	for _, s := range uses {
@@ -246,7 +246,7 @@ func TestScalingAfterRestart(t *testing.T) {
 			t.Errorf("%s: %d of %d roles renew in the busiest minute of hour 2", s.name, hour2, s.roles)
 		}
 	}
-	if testing.Short() {
+	if !allSimulations() {
 		t.Log(table.String())
 		return
 	}
@@ -364,7 +364,7 @@ func TestScalingAfterFailover(t *testing.T) {
 		{roles: 10_000, requestLimit: 0, each: time.Minute, lasts: time.Hour},
 		{roles: 100_000, requestLimit: 5000, each: 4 * time.Minute, lasts: 3 * time.Hour},
 	}
-	if testing.Short() { // the others take minutes
+	if !allSimulations() { // the others take minutes
 		rows = rows[:2]
 	}
 	var table strings.Builder
@@ -393,7 +393,7 @@ func TestScalingAfterFailover(t *testing.T) {
 		fmt.Fprintf(&table, "| %s | %s | %s | %s | %s | %s | %s | %.0f %% | %d |\n", thousands(float64(f.roles)), f.each, limit, all, thousands(float64(f.asked)),
 			thousands(float64(f.limited)), thousands(float64(f.reads)), 100*float64(f.failed)/float64(f.reads), f.wronged)
 	}
-	if testing.Short() {
+	if !allSimulations() {
 		t.Log(table.String())
 		return
 	}
@@ -401,6 +401,9 @@ func TestScalingAfterFailover(t *testing.T) {
 		documentedBlock(t, "tokens after a failover", strings.TrimSpace(table.String()))
 	}
 }
+
+// allSimulations reports whether those of thousands of roles are wanted, too, which take minutes: scripts/verify wants them.
+func allSimulations() bool { return os.Getenv("SIMULATIONS") == "all" || *updateGolden }
 
 // thousands writes a number to three digits or so, as the page does.
 func thousands(n float64) string {
