@@ -212,7 +212,8 @@ func TestSignaturesAtOnce(t *testing.T) {
 			t.Errorf("who can't wait gets %v", err)
 		}
 		all.Wait()
-		if most != 2 || !slices.IsSorted(order) {
+		// Two begin at a time, and which of them is noted first is chance.
+		if most != 2 || !slices.IsSortedFunc(order, func(a, b int) int { return a/2 - b/2 }) {
 			t.Errorf("%d at once, in the order %v", most, order)
 		}
 	})
