@@ -334,7 +334,7 @@ func TestKeyringStepsOfAnOperator(t *testing.T) {
 			must(0, r.storage.inner.Put(t.Context(), &logical.StorageEntry{Key: clientsStoragePrefix + "main", Value: []byte("{")}))
 		},
 		"of a newer version": func(r *ring) {
-			must(0, r.storage.inner.Put(t.Context(), &logical.StorageEntry{Key: clientsStoragePrefix + "main", Value: []byte(`{"schema_version":2}`)}))
+			must(0, r.storage.inner.Put(t.Context(), &logical.StorageEntry{Key: clientsStoragePrefix + "main", Value: []byte(`{"schema_version":3}`)}))
 		},
 		"out of reach": func(r *ring) {
 			r.storage.onEach(func(_, key string) error {
@@ -794,7 +794,7 @@ func TestKeyringOpenedKeys(t *testing.T) {
 // TestKeyringAndUnusableEntries: a key's entry stays as it is, and so do the clients that a newer version of the plugin has
 // stored. Clients that are unreadable are learned anew.
 func TestKeyringAndUnusableEntries(t *testing.T) {
-	for _, entry := range []string{`{"schema_version":2}`, "{"} {
+	for _, entry := range []string{`{"schema_version":3}`, "{"} {
 		for _, key := range []string{keysStoragePrefix + "main", clientsStoragePrefix + "main"} {
 			r := newRing(t)
 			must(r.add("one"))

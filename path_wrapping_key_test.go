@@ -37,8 +37,8 @@ import (
 	"vault-plugin-secrets-redox/internal/testkeys"
 )
 
-// wrappingKeyGolden is the entry as version 1 of the schema stores it, with a throw-away key. It is never rewritten.
-const wrappingKeyGolden = "testdata/entries/v1-wrapping-key.json"
+// wrappingKeyGolden is the entry as version 2 of the schema stores it, with a throw-away key. It is never rewritten.
+const wrappingKeyGolden = "testdata/entries/v2-wrapping-key.json"
 
 var (
 	goldenWrappingKey = once(func() (*rsa.PrivateKey, error) {
@@ -62,7 +62,7 @@ func storedWrappingKey(entry string) *rsa.PrivateKey {
 // wrappingKeyEntry is a key in the form of a stored wrapping key.
 func wrappingKeyEntry(key crypto.PrivateKey) string {
 	return string(must(json.Marshal(fields{
-		"schema_version": 1, "private_key": must(x509.MarshalPKCS8PrivateKey(key)),
+		"schema_version": storageSchemaVersion, "private_key": must(x509.MarshalPKCS8PrivateKey(key)),
 	})))
 }
 
@@ -280,8 +280,8 @@ func TestUnreadableFormerWrappingKey(t *testing.T) {
 	m := newWrappingMount(t)
 	public := m.readWrappingKey()
 	entry := m.storage.snapshot()[wrappingKeyStorage]
-	m.plant(wrappingKeyStorage, strings.Replace(entry, `{"schema_version":1,`,
-		`{"schema_version":1,"former_private_key":"AAAA","replaced_time":"`+formatTime(m.clock.wall())+`",`, 1))
+	m.plant(wrappingKeyStorage, strings.Replace(entry, `{"schema_version":2,`,
+		`{"schema_version":2,"former_private_key":"AAAA","replaced_time":"`+formatTime(m.clock.wall())+`",`, 1))
 	if !m.readWrappingKey().Equal(public) {
 		t.Error("another wrapping key is read")
 	}
@@ -348,14 +348,14 @@ func TestFailingStorageOfTheWrappingKey(t *testing.T) {
 
 // A wrapping key that can't be used is never replaced: keys may be on their way that are wrapped under it.
 func TestUnusableWrappingKeys(t *testing.T) {
-	const newer = "was written by a newer version of this plugin (schema 2, this one knows 1)"
+	const newer = "was written by a newer version of this plugin (schema 3, this one knows 2)"
 	const unreadable = "is unreadable; restore it"
 	m := newWrappingMount(t)
 	good := wrappingKeyEntry(goldenWrappingKey())
 	ciphertext := testkeys.Wrapped(sha256.New, &goldenWrappingKey().PublicKey, must(x509.MarshalPKCS8PrivateKey(outsideEC())))
 	for broken, says := range map[string]string{
-		strings.Replace(good, `"schema_version":1`, `"schema_version":2`, 1): newer,
-		strings.Replace(good, `"schema_version":1`, `"schema_version":0`, 1): unreadable,
+		strings.Replace(good, `"schema_version":2`, `"schema_version":3`, 1): newer,
+		strings.Replace(good, `"schema_version":2`, `"schema_version":0`, 1): unreadable,
 		good[:len(good)/2]:             unreadable,
 		`{"schema_version":1}`:         unreadable,
 		misplaced:                      unreadable,

@@ -24,13 +24,21 @@ import (
 	"vault-plugin-secrets-redox/internal/leakcheck"
 )
 
-// goldenEntries are entries as version 1 of the schema stores them, by storage key. They are never rewritten: what a
+// goldenEntries are entries as version 2 of the schema stores them, by storage key. They are never rewritten: what a
 // released version has stored must be read for ever.
 var goldenEntries = map[string]string{
+	configStorageKey:            "testdata/entries/v2-config.json",
+	rolesStoragePrefix + "team": "testdata/entries/v2-role.json",
+	keysStoragePrefix + "main":  "testdata/entries/v2-key.json", // a throw-away key
+	wrappingKeyStorage:          wrappingKeyGolden,
+}
+
+// formerEntries are the same as version 1 stored them at last.
+var formerEntries = map[string]string{
 	configStorageKey:            "testdata/entries/v1-config-limits.json",
 	rolesStoragePrefix + "team": "testdata/entries/v1-role.json",
-	keysStoragePrefix + "main":  "testdata/entries/v1-key-created.json", // a throw-away key
-	wrappingKeyStorage:          wrappingKeyGolden,
+	keysStoragePrefix + "main":  "testdata/entries/v1-key-created.json",
+	wrappingKeyStorage:          "testdata/entries/v1-wrapping-key.json",
 }
 
 // formerConfig is a configuration as it was stored before requests were limited.
@@ -42,9 +50,15 @@ const formerKey = "testdata/entries/v1-key.json"
 // goldenKeyBeforeRotation is a key as it was stored before keys could be rotated. The same throw-away key.
 const goldenKeyBeforeRotation = "testdata/entries/v1-key-before-rotation.json"
 
-// goldenRotation is a key after a rotation with what was learned of its clients, as version 1 of the schema stores them.
+// goldenRotation is a key after a rotation with what was learned of its clients, as version 2 of the schema stores them.
 // See rotatedMount for what has happened to it; it has throw-away keys.
 var goldenRotation = map[string]string{
+	keysStoragePrefix + "main":    "testdata/entries/v2-key-rotated.json",
+	clientsStoragePrefix + "main": "testdata/entries/v2-clients.json",
+}
+
+// lastRotation is the same as version 1 stored it at last.
+var lastRotation = map[string]string{
 	keysStoragePrefix + "main":    "testdata/entries/v1-key-rotated-created.json",
 	clientsStoragePrefix + "main": "testdata/entries/v1-clients.json",
 }
@@ -73,21 +87,26 @@ func (m *mount) plantFile(key, file string) {
 }
 
 func TestGoldenEntriesLoadAndWork(t *testing.T) {
-	for _, key := range []string{goldenEntries[keysStoragePrefix+"main"], formerKey} {
-		t.Run(filepath.Base(key), func(t *testing.T) { goldenEntriesLoadAndWork(t, key, "", 4000, 16) })
+	t.Run("present form", func(t *testing.T) { goldenEntriesLoadAndWork(t, nil, 4000, 16) })
+	t.Run("version 1", func(t *testing.T) { goldenEntriesLoadAndWork(t, formerEntries, 4000, 16) })
+	for key, file := range map[string]string{keysStoragePrefix + "main": formerKey, configStorageKey: formerConfig} {
+		requestLimit, maxConcurrent := 4000, 16
+		if file == formerConfig {
+			requestLimit, maxConcurrent = 5000, 64 // the defaults
+		}
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			goldenEntriesLoadAndWork(t, map[string]string{key: file}, requestLimit, maxConcurrent)
+		})
 	}
-	t.Run(filepath.Base(formerConfig), func(t *testing.T) {
-		goldenEntriesLoadAndWork(t, goldenEntries[keysStoragePrefix+"main"], formerConfig, 5000, 64)
-	})
 }
 
-func goldenEntriesLoadAndWork(t *testing.T, keyFile, configFile string, requestLimit, maxConcurrent int) {
+// goldenEntriesLoadAndWork uses the golden entries, some of them in a former form.
+func goldenEntriesLoadAndWork(t *testing.T, former map[string]string, requestLimit, maxConcurrent int) {
 	m := newMount(t)
 	m.plantGoldenEntries()
-	if configFile != "" {
-		m.plantFile(configStorageKey, configFile)
+	for key, file := range former {
+		m.plantFile(key, file)
 	}
-	m.plantFile(keysStoragePrefix+"main", keyFile)
 	m.configReads(map[string]any{
 		"client_id": "client-1", "key": "main", "scope": "fhir:read", "base_url": "https://api.ca.redoxengine.com",
 		"token_url": "https://token.example/token", "audience": "https://audience.example",
@@ -142,7 +161,7 @@ func TestStoredEntriesHaveTheFormOfTheGoldenOnes(t *testing.T) {
 
 // TestGoldenRotationLoadsAndWorks reads what was learned of a key's clients, and goes on from there.
 func TestGoldenRotationLoadsAndWorks(t *testing.T) {
-	for name, entries := range map[string]map[string]string{"present form": goldenRotation, "former form": formerRotation} {
+	for name, entries := range map[string]map[string]string{"present form": goldenRotation, "version 1": lastRotation, "former form": formerRotation} {
 		t.Run(name, func(t *testing.T) { goldenRotationLoadsAndWorks(t, entries) })
 	}
 }
@@ -282,7 +301,7 @@ type storageRequest struct {
 }
 
 func TestUnusableEntries(t *testing.T) {
-	const newer = "was written by a newer version of this plugin (schema 2, this one knows 1)"
+	const newer = "was written by a newer version of this plugin (schema 3, this one knows 2)"
 	const unreadable = "is unreadable; restore it"
 	// Everything that needs the entry at a key.
 	needs := map[string][]storageRequest{
@@ -328,12 +347,12 @@ func TestUnusableEntries(t *testing.T) {
 	m.write("keys/main", map[string]any{"deletion_allowed": true})
 	good := m.storage.snapshot()
 	withVersion := func(entry, version string) string {
-		return strings.Replace(entry, `"schema_version":1`, `"schema_version":`+version, 1)
+		return strings.Replace(entry, `"schema_version":2`, `"schema_version":`+version, 1)
 	}
 	for key, requests := range needs {
 		for broken, says := range map[string]string{
-			withVersion(good[key], "2"):             newer,
-			`{"schema_version":2,"client_id":{}}`:   newer, // whose form nobody knows yet
+			withVersion(good[key], "3"):             newer,
+			`{"schema_version":3,"client_id":{}}`:   newer, // whose form nobody knows yet
 			withVersion(good[key], "0"):             unreadable,
 			withVersion(good[key], "-1"):            unreadable,
 			withVersion(good[key], `"1"`):           unreadable,
@@ -575,8 +594,10 @@ func TestGoldenEntriesAreAllUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := append(slices.Collect(maps.Values(goldenEntries)), goldenKeyBeforeRotation, formerKey, formerConfig)
-	used = slices.AppendSeq(slices.AppendSeq(used, maps.Values(goldenRotation)), maps.Values(formerRotation))
+	used := []string{goldenKeyBeforeRotation, formerKey, formerConfig}
+	for _, entries := range []map[string]string{goldenEntries, formerEntries, goldenRotation, lastRotation, formerRotation} {
+		used = slices.AppendSeq(used, maps.Values(entries))
+	}
 	slices.Sort(used)
 	if !slices.Equal(files, used) {
 		t.Errorf("there are %v, but used are %v", files, used)

@@ -28,9 +28,13 @@ const (
 	// formerClientsPrefix is where an earlier form of them was.
 	formerClientsPrefix = "acceptance/"
 	// leftStorageKey is when a client was last taken out of the configuration.
-	leftStorageKey       = "client_left"
-	storageSchemaVersion = 1
+	leftStorageKey = "client_left"
 )
+
+// storageSchemaVersion is what stored entries carry. It rises with each change that an older version of the plugin would
+// misunderstand, or undo with its next write: that one refuses the entry then. In version 1, what was learned of clients
+// was below formerClientsPrefix, and the other entries had fewer fields.
+const storageSchemaVersion = 2
 
 // maxNameLength keeps names well under what storage backends take for a path.
 const maxNameLength = 128

@@ -160,8 +160,8 @@ func TestStoreUnusableEntries(t *testing.T) {
 	}
 	const newer, unreadable = "was written by a newer version", "is unreadable"
 	for _, test := range []struct{ entry, problem string }{
-		{`{"schema_version":2}`, newer},
-		{`{"schema_version":2,"client_id":{},"versions":"` + misplaced + `","standings":1,"private_key":{}}`, newer},
+		{`{"schema_version":3}`, newer},
+		{`{"schema_version":3,"client_id":{},"versions":"` + misplaced + `","standings":1,"private_key":{}}`, newer},
 		{`{"schema_version":0}`, unreadable},
 		{`{"schema_version":"1"}`, unreadable},
 		{`{"client_id":"` + misplaced + `"}`, unreadable},

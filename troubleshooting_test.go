@@ -691,7 +691,7 @@ func sayOfStorage(t *testing.T) string {
 	m.plant("keys/other", "broken")
 	m.try(logical.DeleteOperation, "roles/team-a", nil)
 	m.write("keys/third", fields{"algorithm": algorithmES384})
-	for _, entry := range []string{`{"schema_version":2}`, `broken`} {
+	for _, entry := range []string{`{"schema_version":3}`, `broken`} {
 		m.plant("config", entry)
 		read("config")
 	}
