@@ -422,6 +422,8 @@ type watchedStorage struct {
 	entries []logical.StorageEntry
 	// before is asked before each operation ("get", "put", "delete", "list"); its error is the operation's.
 	before func(operation, key string) error
+	// onChange is told of the key of what was put or deleted; it is set before the storage is used.
+	onChange func(key string)
 	// carriedOut says that a Put which is to fail is carried out all the same.
 	carriedOut bool
 }
@@ -556,6 +558,7 @@ func (s *watchedStorage) Put(ctx context.Context, entry *logical.StorageEntry) e
 		}
 		return err
 	}
+	defer s.tell(entry.Key)
 	return s.inner.Put(ctx, entry)
 }
 
@@ -563,7 +566,14 @@ func (s *watchedStorage) Delete(ctx context.Context, key string) error {
 	if err := s.begin("delete", key); err != nil {
 		return err
 	}
+	defer s.tell(key)
 	return s.inner.Delete(ctx, key)
+}
+
+func (s *watchedStorage) tell(key string) {
+	if s.onChange != nil {
+		s.onChange(key)
+	}
 }
 
 // eachPath calls check for every path of the engine.
