@@ -17,7 +17,7 @@ import (
 
 // Options say what server to start.
 type Options struct {
-	Binary    string // the vault binary
+	Binary    string // of Vault or OpenBao
 	Plugins   string // folder with the binaries of plugins
 	Directory string // of the server alone: its home, configuration, log and data
 	Node      string // its name in a cluster, with storage on disk; none: dev mode, unsealed and all in memory
@@ -32,6 +32,7 @@ type Options struct {
 // Server is a Vault server.
 type Server struct {
 	*Process
+	Host    Host
 	Address string // http://127.0.0.1:port
 	Token   string // root's, for requests
 	options Options
@@ -42,8 +43,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := os.MkdirAll(filepath.Join(o.Directory, "data"), 0o700); err != nil {
 		return nil, err
 	}
-	s := &Server{Token: o.RootToken, options: o}
-	err := errPortTaken
+	host, err := Inspect(o.Binary)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Host: host, Token: o.RootToken, options: o}
+	err = errPortTaken
 	for tries := 0; tries < 5 && errors.Is(err, errPortTaken); tries++ {
 		if err = s.configure(); err == nil {
 			err = s.Restart(ctx)
@@ -78,7 +83,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	command := exec.Command(s.options.Binary, arguments...)
+	command := exec.Command(s.Host.Binary, arguments...)
 	command.Env = []string{"HOME=" + s.options.Directory, "PATH=" + os.Getenv("PATH"), "NO_COLOR=1"}
 	command.Stdout, command.Stderr = log, log
 	process, err := StartProcess(command)
@@ -112,7 +117,7 @@ func (s *Server) configure() error {
 		return err
 	}
 	s.Address = fmt.Sprintf("http://127.0.0.1:%d", port)
-	text := fmt.Sprintf("plugin_directory = %q\n", s.options.Plugins) + s.options.Config
+	text := fmt.Sprintf("plugin_directory = %q\n", s.options.Plugins) + s.Host.config() + s.options.Config
 	if s.options.Node != "" {
 		clusterPort, err := FreePort()
 		if err != nil {

@@ -100,7 +100,7 @@ func (x *exampleFolder) commands() []string {
 // start runs Vault Agent or Proxy ("agent", "proxy") in the folder, until stop is called or the test ends.
 func (x *exampleFolder) start(program, config string) (stop func()) {
 	x.t.Helper()
-	command := exec.Command(vaultBinary, program, "-config="+config, "-log-level=debug")
+	command := exec.Command(host.Binary, program, "-config="+config, "-log-level=debug")
 	command.Dir, command.Env = x.directory, environment(x.directory)
 	return startProcess(x.t, "vault "+program+" with "+config, command).Stop
 }

@@ -289,6 +289,9 @@ func (h *hostileEngine) hostileTo(operation, method, path string, fields []strin
 			continue
 		}
 		for _, value := range hostileJSON() {
+			if value == "1e400" && !host.HandsOverGreatNumbers() {
+				continue
+			}
 			h.send(operation, method, path, hostileBody{"application/json", fmt.Sprintf(`{%q:%s}`, field, value)})
 		}
 	}

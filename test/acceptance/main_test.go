@@ -22,7 +22,7 @@ import (
 
 // What all tests share.
 var (
-	vaultBinary   string
+	host          testvault.Host
 	pluginFile    string
 	pluginVersion string
 	shared        *vaultServer // in dev mode
@@ -71,9 +71,13 @@ func complain(err error) int {
 
 // prepare builds the plugin and starts the server with its audit devices.
 func prepare(directory string) error {
-	vaultBinary = os.Getenv("VAULT_BIN")
-	if vaultBinary == "" {
+	binary := os.Getenv("VAULT_BIN")
+	if binary == "" {
 		return errors.New("VAULT_BIN is not set: run scripts/test, or set VAULT_BIN=$(scripts/build-vault)")
+	}
+	var err error
+	if host, err = testvault.Inspect(binary); err != nil {
+		return err
 	}
 	plugins := filepath.Join(directory, "plugins")
 	pluginFile = filepath.Join(plugins, pluginName)
@@ -84,7 +88,6 @@ func prepare(directory string) error {
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the plugin failed: %w\n%s", err, text)
 	}
-	var err error
 	if pluginVersion, err = testvault.PluginVersion(pluginFile); err != nil {
 		return err
 	}

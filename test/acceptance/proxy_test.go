@@ -246,6 +246,7 @@ func TestServesProgramsOfTheMachine(t *testing.T) {
 
 // TestProxyLogsInAgain takes Proxy's Vault token away: it gets another one, and programs the Redox token.
 func TestProxyLogsInAgain(t *testing.T) {
+	skipWhereLacking(t)
 	t.Parallel()
 	e := newReadyEngine(t)
 	l := startListening(e, "proxy", "leased", true)

@@ -79,7 +79,7 @@ func engineAt(n *raftNode) *engine {
 	}
 	n.t.Cleanup(func() { _ = redox.Close() })
 	e := &engine{person: n.operator(), path: "redox", redox: redox}
-	e.must("secrets", "enable", "-path=redox", pluginName)
+	e.must("secrets", "enable", "-path=redox", "-plugin-version="+pluginVersion, pluginName)
 	e.must("write", "redox/keys/main", "algorithm=ES384")
 	e.register("client-1", "main")
 	e.must("write", "redox/config", "client_id=client-1", "key=main", "base_url="+redox.URL)

@@ -63,7 +63,7 @@ func newUsers(e *engine) []*user {
 		e.register(s.name+"-client", "main")
 		e.must("write", e.at("roles/"+s.name), "client_id="+s.name+"-client")
 		u := &user{e.as(s.name, map[string]string{"token/" + s.name: "read update"}), e, s, s.name, e.t.TempDir(), 0}
-		u.note("vault", vaultBinary)
+		u.note("vault", host.Binary)
 		if s.name == "curl" {
 			u.note("curl", s.needs)
 		}

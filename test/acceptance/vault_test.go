@@ -51,7 +51,7 @@ func startDevServer(directory string) (*vaultServer, error) {
 
 // start runs the server.
 func (s *vaultServer) start(options testvault.Options) (err error) {
-	options.Binary, options.Directory, options.LogLevel = vaultBinary, s.directory, "trace"
+	options.Binary, options.Directory, options.LogLevel = host.Binary, s.directory, "trace"
 	if s.Server, err = testvault.Start(context.Background(), options); err == nil {
 		s.address = s.Address
 	}
@@ -91,12 +91,15 @@ func (s *vaultServer) registerWith(file string, environment ...string) error {
 	if err != nil {
 		return err
 	}
-	arguments := []string{"plugin", "register", "-sha256=" + sum, "-version=" + pluginVersion, "-command=" + file}
-	for _, variable := range environment {
-		arguments = append(arguments, "-env="+variable)
+	arguments := []string{"plugin", "register", "-sha256=" + sum, "-version=" + pluginVersion, "-command=" + file, "secret", pluginName}
+	if len(environment) > 0 { // which only Vault's CLI has a flag for
+		arguments = []string{"write", "sys/plugins/catalog/secret/" + pluginName, "sha256=" + sum, "version=" + pluginVersion, "command=" + file}
+		for _, variable := range environment {
+			arguments = append(arguments, "env="+variable)
+		}
 	}
-	if r := s.run(s.rootToken, "", append(arguments, "secret", pluginName)...); r.code != 0 {
-		return fmt.Errorf("vault plugin register failed: %s", r.stderr)
+	if r := s.run(s.rootToken, "", arguments...); r.code != 0 {
+		return fmt.Errorf("registering the plugin failed: %s", r.stderr)
 	}
 	return nil
 }
@@ -122,7 +125,7 @@ func (s *vaultServer) run(token, stdin string, arguments ...string) result {
 func (s *vaultServer) runUnrecorded(token, stdin string, arguments ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, vaultBinary, arguments...)
+	command := exec.CommandContext(ctx, host.Binary, arguments...)
 	// Vault's own client tries a 5xx again after 1 s and more; here the first answer counts.
 	command.Env = environment(s.directory, "VAULT_ADDR="+s.address, "VAULT_TOKEN="+token, "VAULT_MAX_RETRIES=0")
 	command.Stdin = strings.NewReader(stdin)

@@ -125,7 +125,7 @@ func (e *engine) checkImported(key crypto.Signer, isJWK bool) {
 // bash runs commands the way somebody pastes them, with the vault command and this server.
 func (e *engine) bash(directory, commands string) {
 	e.t.Helper()
-	vault, err := filepath.Abs(vaultBinary)
+	vault, err := filepath.Abs(host.Binary)
 	if err != nil {
 		e.t.Fatal(err)
 	}
