@@ -4,7 +4,7 @@
 # An index of scripts/: each target is one script.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test verify examples check ci fuzz drills soak mutation world acceptance-race bench release test-release vault clean
+.PHONY: help build demo test verify examples check ci compat fuzz drills soak mutation world acceptance-race bench release test-release vault clean
 export KEEP
 
 help: ## list these targets
@@ -30,6 +30,9 @@ check: ## formatting, vet, staticcheck, modules, scripts, known vulnerabilities
 
 ci: ## what must hold before a merge: check, test -race, demo
 	@.ci/run
+
+compat: ## the tests in a real Vault, on each version of Vault that is pinned (ARGS='/path/to/bao' for another binary)
+	@scripts/compat $(ARGS)
 
 fuzz: ## run every fuzz target for a while (DURATION=5m for each; default 30s)
 	@scripts/fuzz $(DURATION)

@@ -84,6 +84,26 @@ func TestDependabot(t *testing.T) {
 	}
 }
 
+// TestMountsNameTheirVersion: whoever mounts the engine says which version is meant. From Vault 2.1 on the catalog may answer
+// with any.
+func TestMountsNameTheirVersion(t *testing.T) {
+	mounts := regexp.MustCompile("(?s)vault secrets enable (?:[^`;|&\n]|\\\\\n)*vault-plugin-secrets-redox")
+	found := 0
+	for _, file := range repositoryFiles(t) {
+		if !slices.Contains([]string{".md", "", ".sh", ".yml", ".yaml", ".hcl"}, filepath.Ext(file)) {
+			continue
+		}
+		for _, command := range mounts.FindAllString(string(must(os.ReadFile(file))), -1) {
+			if found++; !strings.Contains(command, "-plugin-version=") {
+				t.Errorf("%s: without a version: %s", file, command)
+			}
+		}
+	}
+	if found < 4 {
+		t.Errorf("only %d mounts were found", found)
+	}
+}
+
 // repositoryFiles returns the paths of all files, without those in hidden directories other than .ci and .github.
 func repositoryFiles(t *testing.T) []string {
 	t.Helper()

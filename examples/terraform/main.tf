@@ -9,6 +9,11 @@ terraform {
   }
 }
 
+variable "plugin_version" {
+  description = "Version of the plugin, as it is in Vault's catalog."
+  type        = string
+}
+
 variable "client_id" {
   description = "Client ID of the Redox OAuth API key."
   type        = string
@@ -24,9 +29,10 @@ variable "base_url" {
 provider "vault" {}
 
 resource "vault_mount" "redox" {
-  path        = "redox"
-  type        = "vault-plugin-secrets-redox"
-  description = "Redox access tokens"
+  path           = "redox"
+  type           = "vault-plugin-secrets-redox"
+  plugin_version = var.plugin_version
+  description    = "Redox access tokens"
 
   # Unmounting destroys the private keys for good.
   lifecycle {

@@ -45,3 +45,11 @@ func (s *Server) Register(ctx context.Context, name, binary, version string, arg
 	})
 	return err
 }
+
+// Mount mounts a version of a plugin that is in the catalog.
+func (s *Server) Mount(ctx context.Context, path, name, version string) error {
+	_, err := s.Must(ctx, http.MethodPost, "sys/mounts/"+path, map[string]any{
+		"type": name, "config": map[string]any{"plugin_version": version},
+	})
+	return err
+}

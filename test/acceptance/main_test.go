@@ -132,7 +132,7 @@ func newEngine(t testing.TB, options sandbox.Options) *engine {
 	})
 	path := strings.ToLower(regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(t.Name(), "-"))
 	e := &engine{person: person{t, shared, rootToken}, path: path, redox: redox}
-	e.must("secrets", "enable", "-path="+path, "-plugin-version="+pluginVersion, pluginName)
+	e.mount(path)
 	return e
 }
 

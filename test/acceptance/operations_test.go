@@ -357,7 +357,7 @@ func (o *operations) highAvailability() {
 
 func (o *operations) disable() {
 	o.page.run(o.engine, o.directory, "Take it away")
-	o.must("secrets", "enable", "-path=redox", "-plugin-version="+pluginVersion, pluginName)
+	o.mount("redox")
 	if left := o.try("list", "redox/keys"); left.code == 0 {
 		o.t.Errorf("keys outlive their mount: %s", left.stdout)
 	}

@@ -79,7 +79,7 @@ func engineAt(n *raftNode) *engine {
 	}
 	n.t.Cleanup(func() { _ = redox.Close() })
 	e := &engine{person: n.operator(), path: "redox", redox: redox}
-	e.must("secrets", "enable", "-path=redox", "-plugin-version="+pluginVersion, pluginName)
+	e.mount("redox")
 	e.must("write", "redox/keys/main", "algorithm=ES384")
 	e.register("client-1", "main")
 	e.must("write", "redox/config", "client_id=client-1", "key=main", "base_url="+redox.URL)
@@ -128,17 +128,8 @@ func TestRestart(t *testing.T) {
 // Another node takes over and ends the rotation.
 func TestRotationGoesOnAfterALeaderChange(t *testing.T) {
 	t.Parallel()
-	first := newRaftNode(t, "one")
-	unsealKey := first.initialize()
-	nodes := []*raftNode{first}
-	for _, name := range []string{"two", "three"} {
-		node := newRaftNode(t, name)
-		node.rootToken = first.rootToken
-		node.operator().must("operator", "raft", "join", first.address)
-		node.operator().must("operator", "unseal", unsealKey)
-		nodes = append(nodes, node)
-	}
-	awaitVoters(t, first, len(nodes))
+	nodes := newCluster(t)
+	first := nodes[0]
 	e := engineAt(first)
 	old := e.data("read", "redox/keys/main")
 	e.accessToken("token")
@@ -159,6 +150,23 @@ func TestRotationGoesOnAfterALeaderChange(t *testing.T) {
 	if token["kid"] != pending["pending_kid"] || e.opens(fmt.Sprint(token["access_token"])) != http.StatusOK {
 		t.Errorf("the token is of kid %v", token["kid"])
 	}
+}
+
+// newCluster starts three nodes, of which the first one is active.
+func newCluster(t testing.TB) []*raftNode {
+	t.Helper()
+	first := newRaftNode(t, "one")
+	unsealKey := first.initialize()
+	nodes := []*raftNode{first}
+	for _, name := range []string{"two", "three"} {
+		node := newRaftNode(t, name)
+		node.rootToken = first.rootToken
+		node.operator().must("operator", "raft", "join", first.address)
+		node.operator().must("operator", "unseal", unsealKey)
+		nodes = append(nodes, node)
+	}
+	awaitVoters(t, first, len(nodes))
+	return nodes
 }
 
 // awaitVoters waits until all nodes of a cluster have a vote: before, it does not survive the loss of one.

@@ -41,7 +41,7 @@ func mountOn(t testing.TB, s *vaultServer) *engine {
 	}
 	t.Cleanup(func() { _ = redox.Close() })
 	e := &engine{person: person{t, s, rootToken}, path: "redox", redox: redox}
-	e.must("secrets", "enable", "-path="+e.path, pluginName)
+	e.mount(e.path)
 	e.must("write", e.at("keys/main"), "algorithm=ES384")
 	e.register("client-1", "main")
 	e.must("write", e.at("config"), "client_id=client-1", "key=main", "base_url="+redox.URL)

@@ -62,7 +62,7 @@ func TestTroubleshootingWordsOfVault(t *testing.T) {
 		}
 		said.WriteString(r.stdout + r.stderr)
 	}
-	root.must("secrets", "enable", "-path=redox", pluginName)
+	root.mount("redox")
 	root.must("write", "redox/keys/main", "algorithm=ES384")
 	learnStoredKeys(t, s)
 

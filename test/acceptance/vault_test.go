@@ -5,6 +5,7 @@ package acceptance
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,7 @@ type vaultServer struct {
 	address   string // http://127.0.0.1:port
 	directory string
 	rootToken string
+	binary    string // of another host than the one that tests run on
 }
 
 // directories of one server.
@@ -51,7 +53,7 @@ func startDevServer(directory string) (*vaultServer, error) {
 
 // start runs the server.
 func (s *vaultServer) start(options testvault.Options) (err error) {
-	options.Binary, options.Directory, options.LogLevel = host.Binary, s.directory, "trace"
+	options.Binary, options.Directory, options.LogLevel = cmp.Or(s.binary, host.Binary), s.directory, "trace"
 	if s.Server, err = testvault.Start(context.Background(), options); err == nil {
 		s.address = s.Address
 	}
@@ -172,6 +174,12 @@ func (p person) mustWith(stdin string, arguments ...string) string {
 func (p person) data(arguments ...string) map[string]any {
 	p.t.Helper()
 	return p.secret(arguments...).Data
+}
+
+// mount mounts the plugin at a path.
+func (p person) mount(path string) {
+	p.t.Helper()
+	p.must("secrets", "enable", "-path="+path, "-plugin-version="+pluginVersion, pluginName)
 }
 
 // secret is what the CLI prints with -format=json.

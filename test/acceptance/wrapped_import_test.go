@@ -38,7 +38,7 @@ func TestImportDocumentation(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = redox.Close() })
 	e := &engine{person: person{t, shared, rootToken}, path: "redox", redox: redox} // where the documentation has it
-	e.must("secrets", "enable", "-path="+e.path, pluginName)
+	e.mount(e.path)
 
 	for _, algorithm := range []string{"RS384", "ES384"} {
 		directory := t.TempDir()

@@ -5,6 +5,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -42,7 +43,7 @@ func newMount(d *report, vault *server, o mountOptions) *mount {
 	d.must(err)
 	d.later(redox.down)
 	m := &mount{vault: vault, path: cmp.Or(o.path, d.drill.name), redox: redox}
-	d.must2(vault.must("POST", "sys/mounts/"+m.path, map[string]any{"type": pluginName}))
+	d.must(vault.Mount(context.Background(), m.path, pluginName, vault.in.version))
 	d.later(func() { _, _ = vault.must("DELETE", "sys/mounts/"+m.path, nil) })
 	key := d.must2(vault.must("POST", m.path+"/keys/main", map[string]any{"algorithm": "ES384"}))
 	m.jwk = fmt.Sprint(key.Data["public_jwk"])

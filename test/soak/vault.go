@@ -53,7 +53,7 @@ func (v *vault) mount(ctx context.Context, plugin string) error {
 	if err := v.Register(ctx, pluginName, v.plugin, version); err != nil {
 		return err
 	}
-	if _, err := v.Must(ctx, http.MethodPost, "sys/mounts/redox", map[string]any{"type": pluginName}); err != nil {
+	if err := v.Mount(ctx, "redox", pluginName, version); err != nil {
 		return err
 	}
 	mounted, err := v.Must(ctx, http.MethodGet, "sys/mounts/redox", nil)

@@ -57,7 +57,7 @@ func measureColdStarts(ctx context.Context, v *vault, s settings, r *report) err
 		sizes = append(sizes, coldStart{s.coldRoles, "rs384"}, coldStart{s.coldRoles, "es384"})
 	}
 	for _, m := range coldMounts {
-		if err := v.mount(m.binary, "v0.0.0-dev", m.name); err != nil {
+		if err := v.mount(m.binary, redoxVersion, m.name); err != nil {
 			return err
 		}
 		redox, err := startSandbox(ctx, s.sandbox, 5*time.Minute)

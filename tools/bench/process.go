@@ -88,8 +88,7 @@ func (v *vault) mount(binary, version, name string, arguments ...string) error {
 	if err := v.Register(context.Background(), name, binary, version, arguments...); err != nil {
 		return err
 	}
-	_, err := v.do(http.MethodPost, "sys/mounts/"+name, map[string]any{"type": name})
-	return err
+	return v.Mount(context.Background(), name, name, version)
 }
 
 // pluginProcess finds the process of a plugin of this Vault by its binary and its arguments.

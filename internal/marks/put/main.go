@@ -1,0 +1,27 @@
+// Copyright (c) vault-plugin-secrets-redox contributors
+// SPDX-License-Identifier: MPL-2.0
+
+// Command put puts its standard input between the marks of a part of a page: put PAGE PART SCRIPT
+package main
+
+import (
+	"io"
+	"log"
+	"os"
+
+	"vault-plugin-secrets-redox/internal/marks"
+)
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) != 4 {
+		log.Fatal("usage: put PAGE PART SCRIPT <text")
+	}
+	text, err := io.ReadAll(os.Stdin)
+	if err == nil {
+		err = marks.Replace(os.Args[1], os.Args[2], os.Args[3], string(text))
+	}
+	if err != nil {
+		log.Fatal("put: ", err)
+	}
+}
