@@ -4,15 +4,21 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-redox/internal/privatekey"
+	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
 // newBenchmarkMount has a key "main" of the algorithm, in its default size.
@@ -123,4 +129,99 @@ func benchmarkMintToItsParts(b *testing.B, algorithm string, delay time.Duration
 	b.ReportMetric(float64(spent[0])/float64(b.N), "parts-ns/op")
 	b.ReportMetric(float64(spent[1])/float64(spent[0]), "exchange/parts")
 	b.ReportMetric(float64(spent[2])/float64(spent[0]), "mint/parts")
+}
+
+// perOne returns how many bytes of the heap one of many things takes.
+func perOne(many int, make func() (keep any)) float64 {
+	used := func() float64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what pools hold goes with the second
+		runtime.ReadMemStats(&stats)
+		return float64(stats.HeapAlloc)
+	}
+	before := used()
+	kept := make()
+	after := used()
+	runtime.KeepAlive(kept)
+	return (after - before) / float64(many)
+}
+
+// BenchmarkMemory tells how much of the heap a live token, an opened key, a role and a mount take.
+func BenchmarkMemory(b *testing.B) {
+	const clientID, accessTokenSize = "0f6d6d2a-7a4c-4d5e-9a51-3a1c5b1d2e3f", 1000
+	clock := newTestClock()
+	version := must(newKeyVersion(must(privatekey.Generate(algorithmRS384, 3072)), "", false, clock.wall()))
+	for name, one := range map[string]func(b *testing.B) float64{
+		"token-with-1000-bytes-of-Redox": func(b *testing.B) float64 {
+			return perOne(100_000, func() any {
+				cache := tokencache.New(tokencache.Options[*token]{Now: clock.now,
+					Mint: func(_ context.Context, name string, _ tokencache.Demand[*token]) (tokencache.Minted[*token], error) {
+						return tokencache.Minted[*token]{RequestedAt: clock.now(), Lifetime: simulatedLife, MinTTL: simulatedMargin,
+							Value: &token{
+								accessToken: strings.Repeat("x", accessTokenSize), tokenType: strings.Clone("Bearer"),
+								clientID: strings.Clone(clientID), kid: strings.Clone(version.KID),
+								credential: credential{clientID: strings.Clone(clientID), key: "main"},
+								expireTime: formatTime(clock.wall()), mintTime: formatTime(clock.wall()),
+							}}, nil
+					}})
+				for n := range 100_000 {
+					if _, err := cache.Get(b.Context(), fmt.Sprintf("role-%d", n)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				cache.Wait()
+				return cache
+			})
+		},
+		"opened-key-RS384-3072": func(b *testing.B) float64 {
+			return perOne(500, func() any {
+				opened := newTestSigner()
+				for n := range 500 {
+					must(opened.open(b.Context(), fmt.Sprintf("key-%d", n), version.PrivateKey, func() bool { return true }))
+				}
+				return opened
+			})
+		},
+		"role-with-a-client-of-its-own": func(b *testing.B) float64 {
+			const roles = 5000
+			m := newMount(b)
+			if err := m.store.write(b.Context(), func(w *writing) error {
+				for n := range roles {
+					name := fmt.Sprintf("%srole-%d", rolesStoragePrefix, n)
+					if err := w.put(b.Context(), name, &role{ClientID: fmt.Sprintf("%s%05d", clientID[:31], n), Key: "main"}); err != nil {
+						return err
+					}
+				}
+				return nil
+			}); err != nil {
+				b.Fatal(err)
+			}
+			return perOne(roles, func() any { return must(m.maintainer.directory.read(b.Context())) })
+		},
+		"mount-with-nothing-configured": func(b *testing.B) float64 {
+			return perOne(100, func() any {
+				var backends []*backend
+				for range 100 {
+					config := &logical.BackendConfig{System: logical.TestSystemView(), StorageView: &logical.InmemStorage{}}
+					mounted := must(newBackend(b.Context(), config, newTestSigner(), clock.now))
+					if err := mounted.Initialize(b.Context(), &logical.InitializationRequest{}); err != nil {
+						b.Fatal(err)
+					}
+					b.Cleanup(func() { mounted.Cleanup(context.Background()) })
+					backends = append(backends, mounted)
+				}
+				return backends
+			})
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			bytes := 0.0
+			for b.Loop() {
+				bytes = one(b)
+			}
+			b.ReportMetric(bytes, "bytes/one")
+			b.ReportMetric(0, "ns/op") // says nothing
+		})
+	}
 }

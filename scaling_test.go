@@ -14,7 +14,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +22,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/gate"
 	"vault-plugin-secrets-redox/internal/privatekey"
@@ -594,26 +592,10 @@ func TestScalingPastTheSizeOfAnEntry(t *testing.T) {
 	}
 }
 
-// perOne returns how many bytes of the heap one of many things takes.
-func perOne(many int, make func() (keep any)) float64 {
-	used := func() float64 {
-		var stats runtime.MemStats
-		runtime.GC()
-		runtime.GC() // what pools hold goes with the second
-		runtime.ReadMemStats(&stats)
-		return float64(stats.HeapAlloc)
-	}
-	before := used()
-	kept := make()
-	after := used()
-	runtime.KeepAlive(kept)
-	return (after - before) / float64(many)
-}
-
-// TestScalingOfMemoryAndStorage measures how large things are. The sizes depend a little on Go and on chance, so that the
-// page's need only be near.
-func TestScalingOfMemoryAndStorage(t *testing.T) {
-	const clientID, accessTokenSize = "0f6d6d2a-7a4c-4d5e-9a51-3a1c5b1d2e3f", 1000
+// TestScalingOfStorage measures how large entries are. The sizes depend a little on Go and on chance, so that the page's need
+// only be near.
+func TestScalingOfStorage(t *testing.T) {
+	const clientID = "0f6d6d2a-7a4c-4d5e-9a51-3a1c5b1d2e3f"
 	clock := newTestClock()
 	key, err := privatekey.Generate(algorithmRS384, 3072)
 	if err != nil {
@@ -631,68 +613,6 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-
-	token := perOne(100_000, func() any {
-		cache := tokencache.New(tokencache.Options[*token]{Now: clock.now,
-			Mint: func(_ context.Context, name string, _ tokencache.Demand[*token]) (tokencache.Minted[*token], error) {
-				return tokencache.Minted[*token]{RequestedAt: clock.now(), Lifetime: simulatedLife, MinTTL: simulatedMargin,
-					Value: &token{
-						accessToken: strings.Repeat("x", accessTokenSize), tokenType: strings.Clone("Bearer"),
-						clientID: strings.Clone(clientID), kid: strings.Clone(version.KID), credential: credential{clientID: strings.Clone(clientID), key: "main"},
-						expireTime: formatTime(clock.wall()), mintTime: formatTime(clock.wall()),
-					}}, nil
-			}})
-		for n := range 100_000 {
-			if _, err := cache.Get(t.Context(), fmt.Sprintf("role-%d", n)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		cache.Wait()
-		if cache.Len() != 100_000 {
-			t.Errorf("the cache holds %d tokens", cache.Len())
-		}
-		return cache
-	})
-	openKey := perOne(500, func() any {
-		opened := newTestSigner()
-		for n := range 500 {
-			if _, err := opened.open(t.Context(), fmt.Sprintf("key-%d", n), version.PrivateKey, func() bool { return true }); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return opened
-	})
-	const roles = 5000
-	many := newMount(t)
-	err = many.store.write(t.Context(), func(w *writing) error {
-		for n := range roles {
-			name := fmt.Sprintf("%srole-%d", rolesStoragePrefix, n)
-			if err := w.put(t.Context(), name, &role{ClientID: fmt.Sprintf("%s%05d", clientID[:31], n), Key: "main"}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := perOne(roles, func() any { return must(many.maintainer.directory.read(t.Context())) })
-	mounted := perOne(100, func() any {
-		var backends []*backend
-		for range 100 {
-			config := &logical.BackendConfig{System: logical.TestSystemView(), StorageView: &logical.InmemStorage{}}
-			b, err := newBackend(t.Context(), config, newTestSigner(), clock.now)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := b.Initialize(t.Context(), &logical.InitializationRequest{}); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { b.Cleanup(context.Background()) })
-			backends = append(backends, b)
-		}
-		return backends
-	})
 
 	size := func(value any) float64 {
 		text, err := json.Marshal(value)
@@ -732,10 +652,6 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 	const entry = 1 << 20
 	table := fmt.Sprintf(`| | |
 |---|---:|
-| memory of a mount, with nothing configured | %s bytes |
-| memory of a live token; %s of it are an access token of that length | %s bytes |
-| memory of a signing key (RS384, 3072 bits) that has signed | %s bytes |
-| memory of a role with a client ID of its own, once a key was read or rotated | %s bytes |
 | storage of a role with a client ID | %s bytes |
 | storage of a key with one version (RS384, 3072 bits) | %s bytes |
 | what stays in storage of a version (RS384, 3072 bits) when its private key is destroyed | %s bytes |
@@ -748,7 +664,6 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 | the same, while Redox rejects a pending version | %s |
 | the same, with `+"`registration=platform`"+` as well | %s |
 | so many public JWKs (RS384, 3072 bits) fill 64 KiB | %s |`,
-		about(mounted), thousands(accessTokenSize), about(token), about(openKey), about(found),
 		about(size(&role{ClientID: clientID})), about(size(k)), about(destroyed),
 		about(10*size(k)+100*destroyed), about(float64(len(sets[0].Compact()))),
 		about(proved), about(rejected), about(managed), about(entry/proved), about(entry/rejected), about(entry/managed),
@@ -758,7 +673,7 @@ func TestScalingOfMemoryAndStorage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const name = "memory and storage"
+	const name = "storage"
 	if _, page, _ := strings.Cut(string(text), "<!-- "+name+" -->\n\n"); !*updateGolden {
 		page, _, _ = strings.Cut(page, "\n<!-- end -->")
 		if near(t, page, table) {

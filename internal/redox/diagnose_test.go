@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -244,4 +245,28 @@ func FuzzErrorResponse(f *testing.F) {
 			t.Errorf("status %d is rejected, and tried again", status)
 		}
 	})
+}
+
+// TestTroubleshootingHasRedoxsWords: who searches docs/troubleshooting.md for what Redox said finds it.
+func TestTroubleshootingHasRedoxsWords(t *testing.T) {
+	page, err := os.ReadFile("../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(page)), " ")
+	var words []string
+	for _, e := range documentedErrors {
+		words = append(words, e.prefix)
+	}
+	for name := range unexpectedValues {
+		words = append(words, "Unexpected "+name+" claim value")
+	}
+	for said := range codeDiagnoses {
+		words = append(words, said)
+	}
+	for _, said := range words {
+		if !strings.Contains(text, "`"+said) {
+			t.Errorf("docs/troubleshooting.md has not %q", said)
+		}
+	}
 }

@@ -11,9 +11,6 @@ import (
 	"time"
 )
 
-// tokenPath is what all manifests read.
-const tokenPath = "redox/token/team-a"
-
 // answer is what Vault's API answers, decoded as its Go client does, which all three programs use: numbers keep their
 // form.
 type answer struct {

@@ -1,8 +1,10 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-// Command mutation breaks the engine's core, one operator at a time, and tells which breaks no test notices. What is
-// broken, and how often that was noticed, is docs/mutation.md; scripts/mutation calls it.
+// Command mutation breaks the engine's core, one operator at a time (< becomes <=, && becomes ||, + becomes -), and tells which
+// breaks no test notices: there a test is missing, or the change does no harm. The mutants are made by gremlins
+// (https://github.com/go-gremlins/gremlins), which can't take away a statement or change a constant, a call or a returned value.
+// scripts/mutation calls it.
 package main
 
 import (
@@ -22,8 +24,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"vault-plugin-secrets-redox/internal/marks"
 )
 
 // target is code whose tests are tried.
@@ -52,17 +52,16 @@ func main() {
 	work := flag.String("work", "", "an empty `directory` to work in")
 	only := flag.String("run", "", "a regular `expression` for the code to break: tokencache, rotation, redox, privatekey, jwk, signer")
 	workers := flag.Int("workers", runtime.NumCPU(), "how many mutants are tried at the same time, a `number`")
-	docs := flag.String("docs", "", "the `page` whose tables are written anew")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *gremlins, *work, *only, *docs, *workers); err != nil {
+	if err := run(ctx, *gremlins, *work, *only, *workers); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, gremlins, work, only, docs string, workers int) error {
+func run(ctx context.Context, gremlins, work, only string, workers int) error {
 	chosen, err := regexp.Compile(only)
 	if err != nil {
 		return err
@@ -91,21 +90,12 @@ func run(ctx context.Context, gremlins, work, only, docs string, workers int) er
 		if !chosen.MatchString(target.name) {
 			continue
 		}
-		machine, err := describe(gremlins)
-		if err != nil {
-			return err
-		}
 		got, err := mutate(ctx, gremlins, work, checkout, target, workers)
 		if err != nil {
 			return fmt.Errorf("%s: %w", target.name, err)
 		}
-		text, without := got.tables(machine, reasons)
+		text, without := got.text(reasons)
 		fmt.Printf("\n%s: %s", target.name, text)
-		if docs != "" {
-			if err := marks.Replace(docs, target.name, "scripts/mutation", text); err != nil {
-				return err
-			}
-		}
 		for _, entry := range reasons.stale(got) {
 			fmt.Fprintf(os.Stderr, "no longer lives, so take it out of tools/mutation/harmless.txt: %s\n", entry)
 		}
@@ -141,7 +131,7 @@ func copySource(to string) error {
 			return err
 		}
 	}
-	for _, directory := range []string{"internal", "testdata"} {
+	for _, directory := range []string{"docs", "internal", "testdata"} {
 		if err := os.CopyFS(filepath.Join(to, directory), os.DirFS(directory)); err != nil {
 			return err
 		}

@@ -4,11 +4,8 @@
 package main
 
 import (
-	"cmp"
-	"debug/buildinfo"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -89,40 +86,26 @@ func describeChange(file string, m mutant) (name, was, becomes string, err error
 	return file, strings.TrimSpace(lines[m.Line-1]), strings.TrimSpace(changed), nil
 }
 
-// tables tell the score, and list what no test notices with the reason why that is harmless. They come with the number
-// of those without a reason.
-func (r *result) tables(machine string, reasons reasons) (string, int) {
+// text tells the score, and lists what no test notices with the reason why that is harmless. It comes with the number of
+// those without a reason. Both a killed mutant and one that took too long were noticed; of those that could not be built
+// nothing is to be said.
+func (r *result) text(reasons reasons) (string, int) {
 	var text strings.Builder
 	noticed := r.count(killed) + r.count(timedOut)
-	fmt.Fprintf(&text, "On: %s; took %s.\n\n", machine, r.took.Round(time.Second))
-	text.WriteString("| Mutants | Killed | Timed out | Lived | Not viable | Score |\n|---|---|---|---|---|---|\n")
-	fmt.Fprintf(&text, "| %d | %d | %d | %d | %d | %.1f %% |\n\n", len(r.mutants), r.count(killed), r.count(timedOut),
-		r.count(lived), r.count(notViable), 100*float64(noticed)/float64(noticed+r.count(lived)))
-	var survivors []mutant
-	for _, m := range r.mutants {
-		if m.Status == lived {
-			survivors = append(survivors, m)
-		}
-	}
-	if len(survivors) == 0 {
-		text.WriteString("No mutant lives.\n")
-		return text.String(), 0
-	}
-	slices.SortFunc(survivors, func(a, b mutant) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
-			cmp.Compare(a.Type, b.Type))
-	})
+	fmt.Fprintf(&text, "%d mutants in %s: %d killed, %d timed out, %d lived, %d not viable; score %.1f %%\n", len(r.mutants),
+		r.took.Round(time.Second), r.count(killed), r.count(timedOut), r.count(lived), r.count(notViable),
+		100*float64(noticed)/float64(noticed+r.count(lived)))
 	unexplained := 0
-	text.WriteString("| Where | Kind | The line, and what it became | Why that is harmless |\n|---|---|---|---|\n")
-	code := func(line string) string { return "`` " + strings.ReplaceAll(line, "|", "\\|") + " ``" }
-	for _, m := range survivors {
+	for _, m := range r.mutants {
+		if m.Status != lived {
+			continue
+		}
 		why, ok := reasons[m.key()]
 		if !ok {
-			why = "**unexplained**"
+			why = "UNEXPLAINED"
 			unexplained++
 		}
-		kind := strings.ToLower(strings.ReplaceAll(m.Type, "_", " "))
-		fmt.Fprintf(&text, "| `%s:%d:%d` | %s | %s<br>%s | %s |\n", m.File, m.Line, m.Column, kind, code(m.Was), code(m.Becomes), why)
+		fmt.Fprintf(&text, "%s:%d:%d lived: %s\n  was:     %s\n  became:  %s\n", m.File, m.Line, m.Column, why, m.Was, m.Becomes)
 	}
 	return text.String(), unexplained
 }
@@ -175,18 +158,4 @@ func (r reasons) stale(got *result) []string {
 	}
 	slices.Sort(stale)
 	return stale
-}
-
-// describe says what the mutants ran on.
-func describe(gremlins string) (string, error) {
-	info, err := buildinfo.ReadFile(gremlins)
-	if err != nil {
-		return "", err
-	}
-	load := ""
-	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = ", load average " + strings.Fields(string(text))[0] + " at the start"
-	}
-	return fmt.Sprintf("gremlins %s, %s; %s/%s, %d processors%s; %s", info.Main.Version, info.GoVersion, runtime.GOOS,
-		runtime.GOARCH, runtime.NumCPU(), load, time.Now().UTC().Format("2006-01-02")), nil
 }

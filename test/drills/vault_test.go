@@ -1,7 +1,9 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build drills
+
+package drills
 
 import (
 	"context"
@@ -26,7 +28,6 @@ const (
 // server is a Vault server process with integrated storage on disk, alone or in a cluster.
 type server struct {
 	*testvault.Server
-	in        *drills
 	name      string
 	directory string
 	unsealKey string
@@ -35,11 +36,11 @@ type server struct {
 func (v *server) auditFile() string { return filepath.Join(v.directory, "audit.log") }
 
 // newServer starts a server that is not initialized yet.
-func newServer(in *drills, name string) (*server, error) {
-	v := &server{in: in, name: name, directory: filepath.Join(in.directory, name)}
+func newServer(name string) (*server, error) {
+	v := &server{name: name, directory: filepath.Join(directory, name)}
 	var err error
 	v.Server, err = testvault.Start(context.Background(), testvault.Options{
-		Binary: in.vault, Plugins: filepath.Dir(in.plugin), Directory: v.directory, Node: name,
+		Binary: vaultBinary, Plugins: filepath.Dir(pluginFile), Directory: v.directory, Node: name,
 		Config: "raw_storage_endpoint = true\n",
 	})
 	return v, err
@@ -70,7 +71,7 @@ func (v *server) initialize(audit bool) error {
 	if err := v.awaitActive(); err != nil {
 		return err
 	}
-	if err := v.Register(context.Background(), pluginName, filepath.Base(v.in.plugin), v.in.version); err != nil {
+	if err := v.Register(context.Background(), pluginName, filepath.Base(pluginFile), pluginVersion); err != nil {
 		return err
 	}
 	settings := map[string]any{
@@ -112,7 +113,7 @@ func (v *server) reader() (string, error) {
 
 // pluginProcesses gives the process IDs of the server's plugin.
 func (v *server) pluginProcesses() ([]int, error) {
-	found, err := v.Children(filepath.Base(v.in.plugin))
+	found, err := v.Children(filepath.Base(pluginFile))
 	if err == nil && len(found) == 0 {
 		err = errors.New("no process of the plugin was found below the Vault server's")
 	}

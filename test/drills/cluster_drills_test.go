@@ -1,7 +1,9 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build drills
+
+package drills
 
 import (
 	"context"
@@ -74,10 +76,10 @@ const faultLength = 8 * time.Second
 
 // clusterMount mounts the engine on the leader, and waits until every node can answer for it.
 func clusterMount(d *report, lifetime time.Duration) (m *mount, leader *server, others []*server) {
-	d.must(awaitVoters(d.in.servers))
-	leader, err := leaderOf(d.in.servers...)
+	d.must(awaitVoters(d.servers))
+	leader, err := leaderOf(d.servers...)
 	d.must(err)
-	for _, node := range d.in.servers {
+	for _, node := range d.servers {
 		if node != leader {
 			others = append(others, node)
 		}
@@ -89,7 +91,7 @@ func clusterMount(d *report, lifetime time.Duration) (m *mount, leader *server, 
 // duringReads hits the leader while tokens are read.
 func (f leaderFault) duringReads(d *report) {
 	m, leader, others := clusterMount(d, 300*time.Second)
-	r := read(d, m, d.in.servers...)
+	r := read(d, m, d.servers...)
 	d.do("3 nodes, readers ask the next one when one gives no token; of the leader: %s", f.what)
 	began := time.Now()
 	mend := f.mendOnce(d, leader)
@@ -103,7 +105,7 @@ func (f leaderFault) duringReads(d *report) {
 	d.must(mend())
 	m.vault = next
 	time.Sleep(3 * time.Second)
-	d.must(awaitAnswers(m, d.in.servers))
+	d.must(awaitAnswers(m, d.servers))
 	all := r.sinceStart()
 	d.saw("%s", all)
 	requests := len(m.redox.since(began))
@@ -133,7 +135,7 @@ func awaitAnswers(m *mount, nodes []*server) error {
 // duringRotation hits the leader while Redox is asked for the proof of a new version.
 func (f leaderFault) duringRotation(d *report) {
 	m, leader, others := clusterMount(d, 60*time.Second)
-	r := read(d, m, d.in.servers...)
+	r := read(d, m, d.servers...)
 	d.do("3 nodes; a rotation, whose proof Redox is asked for by activate; meanwhile, of the leader: %s; then activate again",
 		f.what)
 	pending := d.must2(leader.must("POST", m.path+"/keys/main/rotate", nil)).Data
@@ -183,7 +185,7 @@ func (f leaderFault) duringRotation(d *report) {
 	}))
 	time.Sleep(time.Until(began.Add(faultLength)))
 	d.must(mend())
-	d.must(awaitAnswers(m, d.in.servers))
+	d.must(awaitAnswers(m, d.servers))
 	mended := time.Now()
 	time.Sleep(3 * time.Second)
 	all, after := r.sinceStart(), r.between(mended, time.Now())
@@ -207,7 +209,7 @@ func (f leaderFault) duringRotation(d *report) {
 // restored is Vault turned back to a snapshot from before a rotation, at whose end Redox knows only the new key.
 func restored(d *report) {
 	m, leader, _ := clusterMount(d, 300*time.Second)
-	r := read(d, m, d.in.servers...)
+	r := read(d, m, d.servers...)
 	// keys/main tells of it before the engine's worker has stored it.
 	uuid := d.must2(leader.must("GET", "sys/mounts/"+m.path, nil)).Data["uuid"]
 	d.must(await("the proof to be stored", func() bool {

@@ -1,7 +1,9 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build drills
+
+package drills
 
 import (
 	"net/http"
@@ -17,7 +19,7 @@ var patientConfig = map[string]any{"request_timeout": "18s", "max_concurrent_req
 
 // firstReaders is a crowd that asks for a token that nobody has asked for before.
 func firstReaders(d *report) {
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: 300 * time.Second, config: patientConfig})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: 300 * time.Second, config: patientConfig})
 	c := newCrowd(d, m.vault)
 	d.do("%d readers, with a connection each, ask for a role's first token; Redox answers %s after all have asked",
 		crowdSize, heldFor)
@@ -41,7 +43,7 @@ const (
 
 // atExpiry is a crowd for many roles, at the moment at which all their tokens have ended.
 func atExpiry(d *report) {
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: stampedeLifetime, roles: stampedeRoles, config: patientConfig})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: stampedeLifetime, roles: stampedeRoles, config: patientConfig})
 	c := newCrowd(d, m.vault)
 	d.do("%d roles with %d readers each, tokens that live %s; all readers ask at once", stampedeRoles, crowdSize/stampedeRoles,
 		stampedeLifetime)
@@ -102,7 +104,7 @@ func answered(redox *localRedox) bool {
 // failingEndpoint is a crowd for many roles while Redox fails.
 func failingEndpoint(d *report) {
 	const length = 20 * time.Second
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: 300 * time.Second, roles: stampedeRoles})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: 300 * time.Second, roles: stampedeRoles})
 	c := newCrowd(d, m.vault)
 	m.redox.SetFaults(sandbox.Faults{Status: http.StatusServiceUnavailable})
 	d.do("%d roles with %d readers each, which ask again a second after each answer, for %s; Redox answers 503",
@@ -142,8 +144,8 @@ func failingEndpoint(d *report) {
 // host are served meanwhile.
 func limitedHost(d *report) {
 	const roles, pause = 100, 6 * time.Second
-	limited := newMount(d, d.in.servers[0], mountOptions{lifetime: 300 * time.Second, roles: roles, config: map[string]any{"max_retries": 0}})
-	other := newMount(d, d.in.servers[0], mountOptions{lifetime: 300 * time.Second, roles: roles, path: d.drill.name + "-other"})
+	limited := newMount(d, d.servers[0], mountOptions{lifetime: 300 * time.Second, roles: roles, config: map[string]any{"max_retries": 0}})
+	other := newMount(d, d.servers[0], mountOptions{lifetime: 300 * time.Second, roles: roles, path: d.drill.name + "-other"})
 	d.must2(limited.vault.must("GET", limited.token(1), nil)) // has a token that lives
 	limited.redox.SetFaults(sandbox.Faults{Status: http.StatusTooManyRequests, RetryAfter: "6", Count: 1})
 	began := time.Now()

@@ -1,7 +1,9 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build drills
+
+package drills
 
 import (
 	"fmt"
@@ -59,7 +61,7 @@ func (o outage) pastExpiry(d *report) {
 	if o.length == 0 {
 		o.length = outageLength
 	}
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: outageLifetime, tls: o.tls, config: o.config})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: outageLifetime, tls: o.tls, config: o.config})
 	r := read(d, m)
 	began := m.mintNow(d)
 	d.do("a token of %s, then %s for %s", outageLifetime, o.what, o.length)
@@ -107,7 +109,7 @@ func hideAddress(text string, m *mount) string {
 // shortOutage is over before the token that is held ends.
 func shortOutage(d *report) {
 	const lifetime = 20 * time.Second
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: lifetime})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: lifetime})
 	r := read(d, m)
 	minted := m.mintNow(d)
 	time.Sleep(time.Until(minted.Add(8 * time.Second)))
@@ -131,7 +133,7 @@ func shortOutage(d *report) {
 func checkedBack(d *report) {
 	// Not before the fifth try has failed: the pause after that, 16 s, would go on for more than slack.
 	const length = 25 * time.Second
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: outageLifetime})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: outageLifetime})
 	r := read(d, m)
 	m.mintNow(d)
 	m.redox.down()
@@ -152,7 +154,7 @@ func checkedBack(d *report) {
 func retryAfter(header func(now time.Time) string, wait time.Duration, how string) func(*report) {
 	return func(d *report) {
 		const lifetime, length = 20 * time.Second, 17 * time.Second
-		m := newMount(d, d.in.servers[0], mountOptions{lifetime: lifetime})
+		m := newMount(d, d.servers[0], mountOptions{lifetime: lifetime})
 		r := read(d, m)
 		minted := m.mintNow(d)
 		time.Sleep(time.Until(minted.Add(lifetime/2 - time.Second)))
@@ -188,7 +190,7 @@ func retryAfter(header func(now time.Time) string, wait time.Duration, how strin
 // untilDate is Redox asking not to come back before a date.
 func untilDate(d *report) {
 	const lifetime, wait = 20 * time.Second, 9 * time.Second
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: lifetime})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: lifetime})
 	r := read(d, m)
 	minted := m.mintNow(d)
 	time.Sleep(time.Until(minted.Add(lifetime/2 - time.Second)))
@@ -218,7 +220,7 @@ func untilDate(d *report) {
 func bursts(faults ...sandbox.Faults) func(*report) {
 	return func(d *report) {
 		const lifetime = 16 * time.Second // long enough for the pauses after two failures
-		m := newMount(d, d.in.servers[0], mountOptions{lifetime: lifetime})
+		m := newMount(d, d.servers[0], mountOptions{lifetime: lifetime})
 		r := read(d, m)
 		began := time.Now()
 		kinds := []string{}
@@ -274,7 +276,7 @@ func hugeBody(d *report) {
 		begin(d, m)
 	}
 	o.pastExpiry(d)
-	after, err := pluginMemory(d.in.servers[0])
+	after, err := pluginMemory(d.servers[0])
 	d.must(err)
 	d.check(after-before < 64, "the most memory the plugin ever had grew by %d MiB", after-before)
 }
@@ -298,7 +300,7 @@ func pluginMemory(v *server) (megabytes int, err error) {
 // noAddress is a host name that DNS does not know. Writing it drops the token that was held, as it was of another place.
 func noAddress(d *report) {
 	const length = 8 * time.Second
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: 300 * time.Second})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: 300 * time.Second})
 	r := read(d, m)
 	began := time.Now()
 	d.must2(m.vault.must("POST", m.path+"/config", map[string]any{"base_url": "https://redox.invalid"}))
@@ -319,7 +321,7 @@ func noAddress(d *report) {
 // clock is Redox's clock being off, and what that does with the default settings.
 func clock(offset time.Duration, works bool) func(*report) {
 	return func(d *report) {
-		m := newMount(d, d.in.servers[0], mountOptions{lifetime: outageLifetime})
+		m := newMount(d, d.servers[0], mountOptions{lifetime: outageLifetime})
 		r := read(d, m)
 		began := m.mintNow(d)
 		asked := time.Now()

@@ -1,7 +1,9 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build drills
+
+package drills
 
 import (
 	"cmp"
@@ -43,7 +45,7 @@ func newMount(d *report, vault *server, o mountOptions) *mount {
 	d.must(err)
 	d.later(redox.down)
 	m := &mount{vault: vault, path: cmp.Or(o.path, d.drill.name), redox: redox}
-	d.must(vault.Mount(context.Background(), m.path, pluginName, vault.in.version))
+	d.must(vault.Mount(context.Background(), m.path, pluginName, pluginVersion))
 	d.later(func() { _, _ = vault.must("DELETE", "sys/mounts/"+m.path, nil) })
 	key := d.must2(vault.must("POST", m.path+"/keys/main", map[string]any{"algorithm": "ES384"}))
 	m.jwk = fmt.Sprint(key.Data["public_jwk"])

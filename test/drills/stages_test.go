@@ -1,7 +1,9 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build drills
+
+package drills
 
 import (
 	"net/http"
@@ -11,16 +13,16 @@ import (
 )
 
 // stages are all drills, in the order in which they are done.
-var stages = []stage{
+var stages = []*stage{
 	// Vault gives its audit device 5 s to write, and answers 500 after that. With ten thousand requests at once a small
 	// machine does not keep to that, which has nothing to do with the engine.
-	{"stampedes", 1, 1, false, []drill{
+	{what: "stampedes", nodes: 1, audit: false, drills: []drill{
 		{"first-readers", "10,000 readers ask for a token that nobody has", firstReaders},
 		{"expiry", "10,000 readers of 200 roles at the end of their tokens", atExpiry},
 		{"failing", "10,000 readers of 200 roles while Redox fails", failingEndpoint},
 		{"limited", "Redox limits requests: one role is told, the others of its host wait, those of another host do not", limitedHost},
 	}},
-	{"Redox and the way to it", 6, 1, true, []drill{
+	{what: "Redox and the way to it", atOnce: true, nodes: 1, audit: true, drills: []drill{
 		{"down-short", "Redox is gone, and back before the token ends", shortOutage},
 		{"down-long", "Redox is gone until long after the token has ended", outage{
 			what:   "nobody listens at Redox's address",
@@ -64,11 +66,11 @@ var stages = []stage{
 		{"clock-plus-10m", "Redox's clock is ten minutes ahead of Vault's", clock(10*time.Minute, false)},
 		{"clock-minus-10m", "Redox's clock is ten minutes behind Vault's", clock(-10*time.Minute, false)},
 	}},
-	{"Vault and the plugin", 1, 1, true, []drill{
+	{what: "Vault and the plugin", nodes: 1, audit: true, drills: []drill{
 		{"sealed", "Vault is sealed and unsealed", sealed},
 		{"plugin-killed", "the plugin's process is killed", killed},
 	}},
-	{"cluster", 1, 3, true, []drill{
+	{what: "cluster", nodes: 3, audit: true, drills: []drill{
 		{"leader-killed", "the leader is killed during reads", leaderKilled.duringReads},
 		{"leader-steps-down", "the leader steps down during reads", leaderStepsDown.duringReads},
 		{"leader-paused", "the leader is paused during reads", leaderPaused.duringReads},

@@ -1,7 +1,9 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build drills
+
+package drills
 
 import (
 	"net/http"
@@ -12,7 +14,7 @@ import (
 // sealed is Vault being sealed and unsealed while tokens are read.
 func sealed(d *report) {
 	const length = 5 * time.Second
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: 300 * time.Second})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: 300 * time.Second})
 	r := read(d, m)
 	began := time.Now()
 	d.must2(m.vault.must("PUT", "sys/seal", nil))
@@ -37,7 +39,7 @@ func sealed(d *report) {
 // killed is the plugin's process being killed while tokens are read.
 func killed(d *report) {
 	const times = 5
-	m := newMount(d, d.in.servers[0], mountOptions{lifetime: 300 * time.Second})
+	m := newMount(d, d.servers[0], mountOptions{lifetime: 300 * time.Second})
 	r := read(d, m)
 	began := time.Now()
 	slowest := time.Duration(0)
