@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-redox/internal/marks"
 	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
@@ -137,27 +138,16 @@ func TestAPIReference(t *testing.T) {
 	}
 	for name := range operations {
 		if blocks[name] == "" {
-			t.Errorf("%s has no sample: add one to the list in this test, and to %s the lines\n<!-- %s -->\n<!-- end -->",
-				name, apiReference, name)
+			t.Errorf("%s has no sample: add one to the list in this test, and its two marks to %s", name, apiReference)
 		}
 	}
 	var marked []string
-	marks := regexp.MustCompile(`(?s)<!-- ([A-Z]+ [^ ]+) -->\n.*?<!-- end -->\n`)
-	made := marks.ReplaceAllStringFunc(string(text), func(old string) string {
-		name := marks.FindStringSubmatch(old)[1]
-		marked = append(marked, name)
-		made := fmt.Sprintf("<!-- %s -->\n\n%s\n<!-- end -->\n", name, blocks[name])
-		if made != old && !*updateGolden {
-			t.Errorf("%s is not up to date about %s; run: go test . -update, and look at the difference. It should have:\n%s",
-				apiReference, name, made)
-		}
-		return made
-	})
+	for _, found := range regexp.MustCompile(`(?m)^<!-- begin: ([A-Z]+ [^ ]+), `).FindAllStringSubmatch(string(text), -1) {
+		marked = append(marked, found[1])
+		marks.Hold(t, apiReference, found[1], "\n"+blocks[found[1]]+"\n", *updateGolden)
+	}
 	if !slices.Equal(marked, order) {
 		t.Errorf("%s has the operations\n%q\nthe list in this test has\n%q", apiReference, marked, order)
-	}
-	if *updateGolden {
-		golden(t, apiReference, made)
 	}
 }
 

@@ -22,8 +22,8 @@ import (
 	"testing/synctest"
 	"time"
 
-
 	"vault-plugin-secrets-redox/internal/gate"
+	"vault-plugin-secrets-redox/internal/marks"
 	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/sandbox"
@@ -34,31 +34,11 @@ import (
 
 const scalingPage = "docs/scaling.md"
 
-// documentedBlock compares what stands between a block's marks on the page, or writes it.
+// documentedBlock holds a part of the page against what came out, or writes it.
 func documentedBlock(t *testing.T, name, block string) {
 	t.Helper()
 	t.Logf("%s:\n%s", name, block)
-	text, err := os.ReadFile(scalingPage)
-	if err != nil {
-		t.Fatal(err)
-	}
-	begin, end := "<!-- "+name+" -->\n", "<!-- end -->\n"
-	before, rest, found := strings.Cut(string(text), begin)
-	old, after, ended := strings.Cut(rest, end)
-	if !found || !ended {
-		t.Fatalf("%s has no block %q", scalingPage, name)
-	}
-	made := "\n" + block + "\n"
-	if old == made {
-		return
-	}
-	if !*updateGolden {
-		t.Errorf("%s is not up to date about %s; run: go test . -run Scaling -update, and look at the difference", scalingPage, name)
-		return
-	}
-	if err := os.WriteFile(scalingPage, []byte(before+begin+made+end+after), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	marks.Hold(t, scalingPage, name, "\n"+block+"\n", *updateGolden)
 }
 
 // What the simulation takes for granted: a Redox token's life, the default min_ttl, and how long an exchange takes.
@@ -669,16 +649,9 @@ func TestScalingOfStorage(t *testing.T) {
 		about(proved), about(rejected), about(managed), about(entry/proved), about(entry/rejected), about(entry/managed),
 		about(64<<10/float64(len(sets[0].Compact()))))
 
-	text, err := os.ReadFile(scalingPage)
-	if err != nil {
-		t.Fatal(err)
-	}
 	const name = "storage"
-	if _, page, _ := strings.Cut(string(text), "<!-- "+name+" -->\n\n"); !*updateGolden {
-		page, _, _ = strings.Cut(page, "\n<!-- end -->")
-		if near(t, page, table) {
-			table = page
-		}
+	if page := strings.TrimSpace(must(marks.Read(scalingPage, name))); !*updateGolden && near(t, page, table) {
+		table = page
 	}
 	documentedBlock(t, name, table)
 }

@@ -4,12 +4,21 @@
 package marks
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
-func TestReplace(t *testing.T) {
+// complaints is a test that is held.
+type complaints []string
+
+func (c *complaints) Helper() {}
+func (c *complaints) Errorf(format string, arguments ...any) {
+	*c = append(*c, fmt.Sprintf(format, arguments...))
+}
+
+func TestMarks(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.md")
 	const before = "a\n<!-- begin: one, written by scripts/x -->\nold\n<!-- end: one -->\nb\n"
 	const after = "a\n<!-- begin: one, written by scripts/x -->\nnew\n<!-- end: one -->\nb\n"
@@ -22,14 +31,26 @@ func TestReplace(t *testing.T) {
 			t.Errorf("the page is %q, %v", got, err)
 		}
 	}
-	for _, missing := range [][2]string{{"two", "scripts/x"}, {"one", "scripts/y"}} {
-		if err := Replace(page, missing[0], missing[1], "new\n"); err == nil {
-			t.Errorf("there is no part %q", missing)
-		}
+	if err := Replace(page, "two", "new\n"); err == nil {
+		t.Error("there is no part two")
+	}
+	if text, err := Read(page, "one"); err != nil || text != "old\n" {
+		t.Errorf("the part has %q, %v", text, err)
+	}
+	var c complaints
+	Hold(&c, page, "one", "old\n", false)
+	if len(c) != 0 {
+		t.Errorf("what is up to date is complained of: %q", c)
+	}
+	Hold(&c, page, "one", "new\n", false)
+	Hold(&c, page, "two", "new\n", true)
+	if len(c) != 2 {
+		t.Errorf("complaints are %q", c)
 	}
 	want(before)
-	if err := Replace(page, "one", "scripts/x", "new\n"); err != nil {
-		t.Error(err)
+	Hold(&c, page, "one", "new\n", true)
+	if len(c) != 2 {
+		t.Errorf("complaints are %q", c)
 	}
 	want(after)
 }

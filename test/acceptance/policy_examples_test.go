@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"vault-plugin-secrets-redox/internal/marks"
 	"vault-plugin-secrets-redox/internal/sandbox"
 )
 
@@ -23,8 +24,6 @@ var updateMatrix = flag.Bool("update", false, "write the matrix in docs/policies
 const (
 	policiesDocument = "../../docs/policies.md"
 	examplePolicies  = "../../examples/policies"
-	matrixBegin      = "<!-- The matrix is written by: scripts/test ./test/acceptance -run PolicyExamples -update -->\n"
-	matrixEnd        = "<!-- The end of the matrix. -->\n"
 )
 
 // attempt is a row of the matrix: a request that changes nothing that another row needs, and the one capability that
@@ -172,7 +171,7 @@ func TestPolicyExamples(t *testing.T) {
 	for _, a := range attempts {
 		matrix += rows[a] + "\n"
 	}
-	compareMatrix(t, matrix+"\n")
+	marks.Hold(t, policiesDocument, "matrix", matrix+"\n", *updateMatrix)
 }
 
 // TestPolicyExamplesAreComplete compares the matrix's rows with the endpoints that the mount itself tells of.
@@ -390,44 +389,4 @@ func (e *engine) endpoints() []attempt {
 func matches(endpoint, path string) bool {
 	want, got := strings.Split(endpoint, "/"), strings.Split(path, "/")
 	return slices.EqualFunc(want, got, func(w, g string) bool { return w == g || strings.HasPrefix(w, "{") })
-}
-
-// compareMatrix compares the matrix with the document's, or writes it there.
-func compareMatrix(t *testing.T, matrix string) {
-	t.Helper()
-	document, err := os.ReadFile(policiesDocument)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, begins := strings.Cut(string(document), matrixBegin)
-	printed, after, ends := strings.Cut(rest, matrixEnd)
-	if !begins || !ends {
-		t.Fatalf("%s has no place for the matrix: the lines\n%s%s", policiesDocument, matrixBegin, matrixEnd)
-	}
-	if *updateMatrix {
-		if err := os.WriteFile(policiesDocument, []byte(before+matrixBegin+matrix+matrixEnd+after), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if printed == matrix {
-		return
-	}
-	is, says := strings.Split(matrix, "\n"), strings.Split(printed, "\n")
-	var different []string
-	for _, line := range says {
-		if !slices.Contains(is, line) {
-			different = append(different, "it says "+line)
-		}
-	}
-	for _, line := range is {
-		if !slices.Contains(says, line) {
-			different = append(different, "Vault's  "+line)
-		}
-	}
-	if len(different) == 0 {
-		different = []string{"the order or the number of its lines"}
-	}
-	t.Errorf("docs/policies.md differs from what Vault does; if that is right, write it anew with -update:\n%s",
-		strings.Join(different, "\n"))
 }

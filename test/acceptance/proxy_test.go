@@ -21,22 +21,22 @@ import (
 	"vault-plugin-secrets-redox/internal/testvault"
 )
 
-// listening is a Vault Agent or Proxy that serves programs of its machine.
+// listening is a Vault Proxy that serves programs of its machine.
 type listening struct {
 	*exampleFolder
 	address string
 }
 
-// startListening runs the example in which "agent" or "proxy" serves programs.
-func startListening(e *engine, example, role string, leased bool) *listening {
+// startListening runs the example in which Proxy serves programs.
+func startListening(e *engine, role string, leased bool) *listening {
 	e.t.Helper()
 	port, err := testvault.FreePort()
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	l := &listening{newExampleFolder(e, example, role, leased, "127.0.0.1:8100", address), "http://" + address}
-	l.start(example, map[string]string{"agent": "cache.hcl", "proxy": "proxy.hcl"}[example])
+	l := &listening{newExampleFolder(e, "proxy", role, leased, "127.0.0.1:8100", address), "http://" + address}
+	l.start("proxy", "proxy.hcl")
 	l.await(httpClient)
 	return l
 }
@@ -44,7 +44,7 @@ func startListening(e *engine, example, role string, leased bool) *listening {
 // await waits until it has logged in. Before, it passes requests on without a Vault token, and Vault refuses them.
 func (l *listening) await(client *http.Client) {
 	l.t.Helper()
-	await(l.t, "Agent or Proxy to log in", func() bool {
+	await(l.t, "Proxy to log in", func() bool {
 		a, err := get(client, l.address, "none", "auth/token/lookup-self")
 		return err == nil && a.status == http.StatusOK
 	})
@@ -64,12 +64,12 @@ func (l *listening) read() string {
 type answer struct {
 	status      int
 	errors      string
-	cache       string // the header with which Agent and Proxy say whether they had it
+	cache       string // the header with which Proxy says whether it had it
 	secret      secret
 	accessToken string
 }
 
-// get reads a path as a program does, from Vault, Agent or Proxy. The Vault token "none" sends none.
+// get reads a path as a program does, from Vault or Proxy. The Vault token "none" sends none.
 func get(client *http.Client, address, vaultToken, path string) (answer, error) {
 	request, err := http.NewRequest(http.MethodGet, address+"/v1/"+path, nil)
 	if err != nil {
@@ -158,9 +158,9 @@ func (p *program) keep(s secret) time.Duration {
 	return time.Duration(ttl) * time.Second
 }
 
-// TestProgramsReadWithoutAPause has programs read over some renewals, from Vault itself, and through Agent and Proxy with
-// their caches on, with a lease and without. Whether they ask each time or keep the token for as long as the answer says, it
-// is live at every moment. Agent and Proxy pass each read on: they add none and keep none.
+// TestProgramsReadWithoutAPause has programs read over some renewals, from Vault itself, and through Proxy with its
+// cache on, with a lease and without. Whether they ask each time or keep the token for as long as the answer says, it is live at
+// every moment. Proxy passes each read on: it adds none and keeps none.
 func TestProgramsReadWithoutAPause(t *testing.T) {
 	verifyOnly(t, "renewals for a minute and a half")
 	t.Parallel()
@@ -168,7 +168,7 @@ func TestProgramsReadWithoutAPause(t *testing.T) {
 	const lifetime, renewals = 20 * time.Second, 5
 	e := newAgentEngine(t, lifetime)
 	var programs []*program
-	for _, server := range []string{"vault", "agent", "proxy"} {
+	for _, server := range []string{"vault", "proxy"} {
 		for _, leased := range []bool{false, true} {
 			role := fmt.Sprintf("%s-%v", server, leased)
 			p := program{engine: e, path: e.at("token/" + role), leased: leased}
@@ -176,7 +176,7 @@ func TestProgramsReadWithoutAPause(t *testing.T) {
 				e.must("write", e.at("roles/"+role), fmt.Sprintf("leased=%v", leased))
 				p.address, p.vaultToken = e.vault.address, e.as(role, map[string]string{"token/" + role: "read"}).token
 			} else {
-				p.address, p.vaultToken = startListening(e, server, role, leased).address, "none"
+				p.address, p.vaultToken = startListening(e, role, leased).address, "none"
 				p.cache = "MISS"
 			}
 			always, keeps := p, p
@@ -200,25 +200,23 @@ func TestProgramsReadWithoutAPause(t *testing.T) {
 	}
 }
 
-// TestServesProgramsOfTheMachine shows who gets what from Agent's and Proxy's listener: the role's token, as fresh as Vault's,
+// TestServesProgramsOfTheMachine shows who gets what from Proxy's listener: the role's token, as fresh as Vault's,
 // with a lease or without; nothing else, and nobody who doesn't send the header.
 func TestServesProgramsOfTheMachine(t *testing.T) {
 	t.Parallel()
 	e := newReadyEngine(t)
 	type served struct {
 		*listening
-		example, path, old string
+		path, old string
 	}
 	var all []served
-	for _, example := range []string{"agent", "proxy"} {
-		for _, leased := range []bool{false, true} {
-			role := fmt.Sprintf("%s-%v", example, leased)
-			s := served{listening: startListening(e, example, role, leased), example: example, path: e.at("token/" + role)}
-			if s.old = s.read(); s.old != e.accessToken("token/"+role) {
-				t.Errorf("%s: another token than Vault's", role)
-			}
-			all = append(all, s)
+	for _, leased := range []bool{false, true} {
+		role := fmt.Sprintf("leased-%v", leased)
+		s := served{listening: startListening(e, role, leased), path: e.at("token/" + role)}
+		if s.old = s.read(); s.old != e.accessToken("token/"+role) {
+			t.Errorf("%s: another token than Vault's", role)
 		}
+		all = append(all, s)
 	}
 	for _, s := range all {
 		await(t, "a token that counts as fresh no more", func() bool {
@@ -234,7 +232,7 @@ func TestServesProgramsOfTheMachine(t *testing.T) {
 				t.Errorf("%s: a program gets %s with %d, %v", s.role, path, a.status, err)
 			}
 		}
-		if a, err := get(httpClient, s.address, "its-own", s.path); s.example == "proxy" && (err != nil || a.accessToken == "") {
+		if a, err := get(httpClient, s.address, "its-own", s.path); err != nil || a.accessToken == "" {
 			t.Errorf("%s: a program with a Vault token of its own gets no Redox token: %v, %s", s.role, err, a.errors)
 		}
 		stranger := person{t, &vaultServer{address: s.address}, ""}
@@ -249,7 +247,7 @@ func TestProxyLogsInAgain(t *testing.T) {
 	skipWhereLacking(t)
 	t.Parallel()
 	e := newReadyEngine(t)
-	l := startListening(e, "proxy", "leased", true)
+	l := startListening(e, "leased", true)
 	token := l.read()
 	login := "auth/" + e.path + "-leased/login"
 	if n := e.reads(login); n != 1 {
@@ -265,14 +263,12 @@ func TestProxyLogsInAgain(t *testing.T) {
 	}
 }
 
-// TestListenerDocumentation runs the commands by which the READMEs show what the listeners give, and the Unix socket for one
+// TestListenerDocumentation runs the commands by which the README shows what the listener gives, and the Unix socket for one
 // user.
 func TestListenerDocumentation(t *testing.T) {
 	t.Parallel()
 	e := newReadyEngine(t)
-	agent := startListening(e, "agent", "of-agent", false)
-	agent.bash(agent.directory, agent.commands()[4])
-	l := startListening(e, "proxy", "of-proxy", false)
+	l := startListening(e, "of-proxy", false)
 	l.bash(l.directory, l.commands()[2])
 
 	block := regexp.MustCompile("(?ms)^```hcl\n(.*?)^```$").FindStringSubmatch(l.text("README.md"))

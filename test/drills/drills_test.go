@@ -108,7 +108,7 @@ func TestDrills(t *testing.T) {
 				if *docs == "" || len(s.reports) < len(s.drills) {
 					return
 				}
-				if err := marks.Replace(filepath.Join("../..", *docs), s.what, "scripts/drills", s.table(machine)); err != nil {
+				if err := marks.Replace(filepath.Join("../..", *docs), s.what, s.table(machine)); err != nil {
 					t.Error(err)
 				}
 			})

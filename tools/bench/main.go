@@ -123,5 +123,5 @@ func (r *report) write(part, text string) error {
 	if r.settings.docs == "" {
 		return nil
 	}
-	return marks.Replace(filepath.Join(r.settings.docs, "benchmarks.md"), part, "scripts/bench -docs docs", "\n"+text+"\n")
+	return marks.Replace(filepath.Join(r.settings.docs, "benchmarks.md"), part, "\n"+text+"\n")
 }

@@ -1,7 +1,7 @@
 // Copyright (c) vault-plugin-secrets-redox contributors
 // SPDX-License-Identifier: MPL-2.0
 
-// Command put puts its standard input between the marks of a part of a page: put PAGE PART SCRIPT
+// Command put puts its standard input into a part of a page, for scripts: put PAGE PART
 package main
 
 import (
@@ -14,12 +14,12 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 4 {
-		log.Fatal("usage: put PAGE PART SCRIPT <text")
+	if len(os.Args) != 3 {
+		log.Fatal("usage: put PAGE PART <text")
 	}
 	text, err := io.ReadAll(os.Stdin)
 	if err == nil {
-		err = marks.Replace(os.Args[1], os.Args[2], os.Args[3], string(text))
+		err = marks.Replace(os.Args[1], os.Args[2], string(text))
 	}
 	if err != nil {
 		log.Fatal("put: ", err)
