@@ -33,7 +33,11 @@ func newBenchmarkMount(b *testing.B, algorithm string) *mount {
 
 // handle does one request as bare as Vault's own way to the engine is.
 func (m *mount) handle(b *testing.B, operation logical.Operation) {
-	request := &logical.Request{Operation: operation, Path: "token", Storage: m.storage}
+	m.handlePath(b, operation, "token")
+}
+
+func (m *mount) handlePath(b *testing.B, operation logical.Operation, path string) {
+	request := &logical.Request{Operation: operation, Path: path, Storage: m.storage}
 	response, err := m.HandleRequest(b.Context(), request)
 	if err != nil || response.IsError() {
 		b.Error(response, err)
@@ -50,6 +54,19 @@ func BenchmarkCachedRead(b *testing.B) {
 			m.handle(b, logical.ReadOperation)
 		}
 	})
+}
+
+// BenchmarkAssertion is all of an assertion, which waits for no server.
+func BenchmarkAssertion(b *testing.B) {
+	for _, algorithm := range algorithms {
+		b.Run(algorithm, func(b *testing.B) {
+			m := newBenchmarkMount(b, algorithm)
+			b.ReportAllocs()
+			for b.Loop() {
+				m.handlePath(b, logical.UpdateOperation, "assertion")
+			}
+		})
+	}
 }
 
 // BenchmarkMint is all of a mint: storage, signature, and the exchange with the local Redox, which verifies.
