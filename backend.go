@@ -73,7 +73,7 @@ func newBackend(ctx context.Context, c *logical.BackendConfig, signer *signer, n
 	}
 	b := &backend{store: newStore(c.StorageView), now: now, newWrappingKey: generateWrappingKey}
 	b.telemetry = newTelemetry(logger, b)
-	b.keys = newKeyring(b.store, thisNode, signer, now, logger, b.keyChanged)
+	b.keys = newKeyring(b.store, thisNode, now, logger, b.keyChanged)
 	b.minter = newMinter(b.store, b.keys, thisNode, signer, b.telemetry, now)
 	b.maintainer = newMaintainer(b.store, b.keys, b.minter, thisNode, b.telemetry, now)
 	b.Backend = &framework.Backend{
@@ -189,9 +189,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	case strings.HasPrefix(key, rolesStoragePrefix):
 		b.minter.tokens.Doubt(strings.TrimPrefix(key, rolesStoragePrefix))
 	case strings.HasPrefix(key, keysStoragePrefix):
-		name := strings.TrimPrefix(key, keysStoragePrefix)
-		b.keys.forget(name)
-		b.minter.doubtTokensOf(name)
+		b.keys.invalidateKeys()
+		b.minter.doubtTokensOf(strings.TrimPrefix(key, keysStoragePrefix))
 	case strings.HasPrefix(key, clientsStoragePrefix):
 		b.keys.invalidateClients(strings.TrimPrefix(key, clientsStoragePrefix))
 	}

@@ -164,7 +164,7 @@ func perOne(many int, make func() (keep any)) float64 {
 	return (after - before) / float64(many)
 }
 
-// BenchmarkMemory tells how much of the heap a live token, an opened key, a role and a mount take.
+// BenchmarkMemory tells how much of the heap a live token, a role and a mount take.
 func BenchmarkMemory(b *testing.B) {
 	const clientID, accessTokenSize = "0f6d6d2a-7a4c-4d5e-9a51-3a1c5b1d2e3f", 1000
 	clock := newTestClock()
@@ -189,15 +189,6 @@ func BenchmarkMemory(b *testing.B) {
 				}
 				cache.Wait()
 				return cache
-			})
-		},
-		"opened-key-RS384-3072": func(b *testing.B) float64 {
-			return perOne(500, func() any {
-				opened := newTestSigner()
-				for n := range 500 {
-					must(opened.open(b.Context(), fmt.Sprintf("key-%d", n), version.PrivateKey, func() bool { return true }))
-				}
-				return opened
 			})
 		},
 		"role-with-a-client-of-its-own": func(b *testing.B) float64 {

@@ -178,7 +178,7 @@ func TestWhoGoesFirst(t *testing.T) {
 // TestSignaturesAtOnce: no more are made at once than there are processors, first come first served; who can't wait gets a 504.
 func TestSignaturesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		key := must(privatekey.Generate(privatekey.ES384, 0))
+		v := must(newKeyVersion(must(privatekey.Generate(privatekey.ES384, 0)), "", false, time.Now()))
 		s := &signer{gate: gate.New(gate.Limits{AtOnce: 2}, nil)}
 		var mu sync.Mutex
 		atOnce, most := 0, 0
@@ -186,7 +186,7 @@ func TestSignaturesAtOnce(t *testing.T) {
 		var all sync.WaitGroup
 		for n := range 9 {
 			all.Go(func() {
-				_, err := s.sign(t.Context(), key, func() assertionClaims {
+				_, err := s.sign(t.Context(), "main", v, func() assertionClaims {
 					mu.Lock()
 					atOnce++
 					most = max(most, atOnce)
@@ -206,7 +206,7 @@ func TestSignaturesAtOnce(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := s.sign(ctx, key, func() assertionClaims { panic("it is not its turn") })
+		_, err := s.sign(ctx, "main", v, func() assertionClaims { panic("it is not its turn") })
 		var coded logical.HTTPCodedError
 		if !errors.As(err, &coded) || coded.Code() != http.StatusGatewayTimeout || !strings.Contains(err.Error(), "too busy") {
 			t.Errorf("who can't wait gets %v", err)

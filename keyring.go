@@ -11,13 +11,12 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
 // keyring owns the signing keys of a mount: their entries, what is stored and observed of their clients, and what is
-// derived from them, which is the JWK Sets and the opened private keys. internal/rotation decides what becomes of a
+// derived from them, which is the JWK Sets. internal/rotation decides what becomes of a
 // key's versions; this is the one place where that is stored. It asks nobody over the network.
 type keyring struct {
 	store   *store
@@ -28,12 +27,11 @@ type keyring struct {
 
 	observed  observations
 	clients   remembered[storedClients]
-	signer    *signer
 	published publishedSets
 }
 
-func newKeyring(s *store, n *node, signer *signer, now func() tokencache.Instant, logger hclog.Logger, changed func(keyChange)) *keyring {
-	return &keyring{store: s, node: n, signer: signer, now: now, logger: logger, changed: changed}
+func newKeyring(s *store, n *node, now func() tokencache.Instant, logger hclog.Logger, changed func(keyChange)) *keyring {
+	return &keyring{store: s, node: n, now: now, logger: logger, changed: changed}
 }
 
 // keyChange is what a keyring tells of a key: that it may have changed, and what is known of the change.
@@ -296,7 +294,7 @@ func (r *keyring) put(ctx context.Context, w *writing, k *signingKey, change key
 	if err != nil { // it may have been carried out all the same
 		change.transitions, change.created = nil, false
 	}
-	r.forget(k.name)
+	r.published.drop()
 	r.changed(change)
 	return err
 }
@@ -350,7 +348,7 @@ func (r *keyring) deleteUnusable(ctx context.Context, name string) (deleted bool
 // remove deletes the entries of a key, and all that was derived from it.
 func (r *keyring) remove(ctx context.Context, w *writing, name string) error {
 	defer func() {
-		r.forget(name)
+		r.published.drop()
 		r.clients.drop(name)
 		r.changed(keyChange{key: name, endTokens: true})
 	}()
@@ -364,16 +362,8 @@ func (r *keyring) remove(ctx context.Context, w *writing, name string) error {
 	return w.delete(ctx, keysStoragePrefix+name)
 }
 
-// open returns the opened private key of a version. generation is the store's, from before the key was read.
-func (r *keyring) open(ctx context.Context, k *signingKey, v *keyVersion, generation uint64) (*privatekey.Key, error) {
-	return r.signer.open(ctx, k.name, v.PrivateKey, func() bool { return r.store.generation() == generation })
-}
-
-// forget drops what was derived from a key.
-func (r *keyring) forget(name string) {
-	r.published.drop()
-	r.signer.forget(name)
-}
+// invalidateKeys follows a change that another node has made to a key.
+func (r *keyring) invalidateKeys() { r.published.drop() }
 
 // invalidateClients follows a change that another node has made to what is stored of a key's clients: that node knows
 // better than what was heard here before.

@@ -40,7 +40,7 @@ func newRing(t *testing.T) *ring {
 
 // restart makes the keyring anew: all that is not stored is forgotten.
 func (r *ring) restart() {
-	r.keyring = newKeyring(newStore(r.storage), &node{r.system}, newTestSigner(), r.clock.now, hclog.NewNullLogger(), func(c keyChange) { r.told = append(r.told, c) })
+	r.keyring = newKeyring(newStore(r.storage), &node{r.system}, r.clock.now, hclog.NewNullLogger(), func(c keyChange) { r.told = append(r.told, c) })
 	r.clients = newDirectory(r.store, r.clock.now)
 }
 
@@ -117,12 +117,6 @@ func (r *ring) readsOf(do func()) int {
 	before := r.storage.readCount()
 	do()
 	return r.storage.readCount() - before
-}
-
-func (r *ring) kept() int {
-	r.signer.mu.Lock()
-	defer r.signer.mu.Unlock()
-	return len(r.signer.byName["main"])
 }
 
 // TestKeyringEdits: a version is added with its checks, the settings with it, and each edit is told of once.
@@ -228,8 +222,6 @@ func TestKeyringAfterAFailedPut(t *testing.T) {
 			must(r.add("one"))
 		}
 		before := must(r.jwkSets(t.Context()))
-		s := r.read()
-		must(r.open(t.Context(), s.signingKey, s.newest(), r.store.generation()))
 		r.news()
 		fail()
 		if _, err := r.add("two"); !errors.Is(err, errInjected) {
@@ -238,9 +230,6 @@ func TestKeyringAfterAFailedPut(t *testing.T) {
 		r.storage.onEach(nil)
 		if news := r.news(); len(news) != 1 || len(news[0].transitions) > 0 {
 			t.Errorf("of a version that may not be there is told %+v", news)
-		}
-		if r.kept() > 0 {
-			t.Error("a key opened before is kept")
 		}
 		if after := must(r.jwkSets(t.Context())); after == before || (len(after.all) > len(before.all)) != carriedOut {
 			t.Errorf("carried out: %v; the JWKS was %s and is %s", carriedOut, before.all, after.all)
@@ -754,40 +743,9 @@ func TestKeyringJWKS(t *testing.T) {
 		t.Errorf("with a change meanwhile %d keys were loaded, and then %d", began, then)
 	}
 	r.store.changed(keysStoragePrefix + "a")
-	r.forget("a")
+	r.invalidateKeys()
 	if r.readsOf(func() { held() }) == 0 {
 		t.Error("another node has changed a key, and the JWKS comes from memory")
-	}
-}
-
-// TestKeyringOpenedKeys: a private key is parsed once, and no longer in memory than the key is there.
-func TestKeyringOpenedKeys(t *testing.T) {
-	var r *ring
-	gone := map[string]func() error{
-		"deleted": func() error {
-			_, err := r.delete(t.Context(), "main", func(*writing, *signingKey) error { return nil })
-			return err
-		},
-		"compromised":             func() error { _, err := r.apply(t.Context(), "main", rotation.Compromise{Version: 1}); return err },
-		"changed by another node": func() error { r.store.changed(keysStoragePrefix + "main"); r.forget("main"); return nil },
-	}
-	for name, end := range gone {
-		r = newRing(t)
-		must(r.add("one"))
-		generation := r.store.generation()
-		s := r.read()
-		first := must(r.open(t.Context(), s.signingKey, s.newest(), generation))
-		if again := must(r.open(t.Context(), s.signingKey, s.newest(), generation)); again != first || r.kept() != 1 {
-			t.Errorf("%d keys are kept, opened twice", r.kept())
-		}
-		must(0, end())
-		if r.kept() != 0 {
-			t.Errorf("the opened key is kept when it is %s", name)
-		}
-		// A mint that read the key before goes on with it, and leaves nothing behind.
-		if late, err := r.open(t.Context(), s.signingKey, s.newest(), generation); late == nil || err != nil || r.kept() != 0 {
-			t.Errorf("opened when the key was %s: %v; %d are kept", name, err, r.kept())
-		}
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-redox/internal/gate"
-	"vault-plugin-secrets-redox/internal/privatekey"
 	"vault-plugin-secrets-redox/internal/redox"
 	"vault-plugin-secrets-redox/internal/rotation"
 	"vault-plugin-secrets-redox/internal/tokencache"
@@ -134,8 +133,7 @@ func (c *roleConfig) client() rotation.Client {
 // resolved is a role with all that an assertion needs.
 type resolved struct {
 	roleConfig
-	key        *keySnapshot
-	generation uint64 // the store's, from before the key was read
+	key *keySnapshot
 }
 
 // order returns the versions to sign with, best first.
@@ -163,7 +161,6 @@ func (m *minter) resolve(ctx context.Context, roleName string) (c *resolved, err
 
 // read is resolve without waiting for others.
 func (m *minter) read(ctx context.Context, roleName string) (*resolved, error) {
-	generation := m.store.generation()
 	r, where := &role{}, "config"
 	if roleName != "" {
 		where = "roles/" + roleName + " or config"
@@ -199,7 +196,7 @@ func (m *minter) read(ctx context.Context, roleName string) (*resolved, error) {
 	if key == nil {
 		return nil, fieldError("key", "create it, or name another in "+where, "the signing key %q does not exist", own.Key)
 	}
-	resolved := &resolved{roleConfig: own, key: key, generation: generation}
+	resolved := &resolved{roleConfig: own, key: key}
 	if len(resolved.order()) == 0 {
 		return nil, fieldError("key", "make a new version with a write to keys/"+own.Key+"/rotate",
 			"the signing key %q has no version to sign with: all are destroyed", own.Key)
@@ -234,12 +231,8 @@ func (m *minter) sign(ctx context.Context, roleName string) (*signed, error) {
 		return nil, err
 	}
 	v := c.next(nil)
-	key, err := m.keys.open(ctx, c.key.signingKey, v, c.generation)
-	if err != nil {
-		return nil, err
-	}
 	var now time.Time
-	assertion, err := m.signer.sign(ctx, key, func() assertionClaims {
+	assertion, err := m.signer.sign(ctx, c.Key, v, func() assertionClaims {
 		now = m.now().Wall
 		return c.claims(v.KID, now)
 	})
@@ -249,8 +242,8 @@ func (m *minter) sign(ctx context.Context, roleName string) (*signed, error) {
 	return &signed{c, assertion, v.KID, now.Add(c.AssertionTTL)}, nil
 }
 
-// request asks the server for a token with one version. It also returns the moment before the request that succeeded.
-func (m *minter) request(ctx context.Context, c *roleConfig, key *privatekey.Key, kid string) (*redox.Token, tokencache.Instant, error) {
+// request asks the server for a token with one version of the named key. It also returns the moment before the request that succeeded.
+func (m *minter) request(ctx context.Context, c *roleConfig, key string, v *keyVersion) (*redox.Token, tokencache.Instant, error) {
 	var requestedAt tokencache.Instant
 	answer, err := m.requestToken(ctx, c, redox.TokenRequest{
 		TokenURL:   c.tokenURL(),
@@ -259,9 +252,9 @@ func (m *minter) request(ctx context.Context, c *roleConfig, key *privatekey.Key
 		MaxRetries: c.MaxRetries,
 		Gate:       m.gates.of(c.tokenURL(), c.limits()),
 		Assertion: func() (string, error) { // once per attempt
-			return m.signer.sign(ctx, key, func() assertionClaims {
+			return m.signer.sign(ctx, key, v, func() assertionClaims {
 				requestedAt = m.now()
-				return c.claims(kid, requestedAt.Wall)
+				return c.claims(v.KID, requestedAt.Wall)
 			})
 		},
 	})
@@ -311,11 +304,7 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 			}
 		}
 		asked[v.Number] = true
-		key, err := m.keys.open(ctx, own.key.signingKey, v, own.generation)
-		if err != nil {
-			return nil, err
-		}
-		answer, requestedAt, err := m.request(ctx, &own.roleConfig, key, v.KID)
+		answer, requestedAt, err := m.request(ctx, &own.roleConfig, own.Key, v)
 		switch {
 		case err == nil:
 			news[v.Number] = heard{taken: true, at: requestedAt}
@@ -351,12 +340,11 @@ func (m *minter) exchange(ctx context.Context, c *resolved) (*exchanged, error) 
 // than a rotation. What is known of the client stays. It does nothing if the key can't be read, or was made anew: then
 // what the server said is what counts.
 func (m *minter) readKeyAgain(ctx context.Context, c *resolved) {
-	generation := m.store.generation()
 	k, err := m.store.key(ctx, c.Key)
 	if err != nil || k == nil || !k.CreatedTime.Equal(c.key.CreatedTime) {
 		return
 	}
-	c.key, c.generation = &keySnapshot{signingKey: k, stored: c.key.stored, clients: c.key.clients}, generation
+	c.key = &keySnapshot{signingKey: k, stored: c.key.stored, clients: c.key.clients}
 }
 
 // searchRest is how long a role that Redox takes no version from is asked about with the version that signs only.

@@ -34,7 +34,7 @@ func newMill(t *testing.T) *mill {
 	m := &mill{ring: newRing(t)}
 	m.redox = must(sandbox.Start(sandbox.Options{Now: m.clock.wall}))
 	t.Cleanup(func() { must(0, m.redox.Close()) })
-	m.minter = newMinter(m.store, m.keyring, &node{m.system}, m.signer, newTelemetry(hclog.NewNullLogger(), nil), m.clock.now)
+	m.minter = newMinter(m.store, m.keyring, &node{m.system}, newTestSigner(), newTelemetry(hclog.NewNullLogger(), nil), m.clock.now)
 	t.Cleanup(m.minter.close)
 	must(m.add("one"))
 	m.know("one")
@@ -67,7 +67,7 @@ func (m *mill) wroteNothing() func() {
 // text returns all that a resolved role holds, for comparisons.
 func (c *resolved) text() string {
 	k := c.key
-	return string(must(json.Marshal([]any{c.config, c.leased, c.disabled, c.generation, k.name, k.signingKey, k.clients, k.stored})))
+	return string(must(json.Marshal([]any{c.config, c.leased, c.disabled, k.name, k.signingKey, k.clients, k.stored})))
 }
 
 // asked returns how often the local Redox was asked for a token.

@@ -134,12 +134,8 @@ func (m *maintainer) probeRole(ctx context.Context, s *keySnapshot, client rotat
 	taken := false
 	for _, number := range key.ProbeOrder() {
 		v := s.version(number)
-		opened, err := v.PrivateKey.Open() // not kept open: probes are rare
-		if err != nil {
-			return probed{}, unreadableEntry(keysStoragePrefix + s.name)
-		}
 		one, cancel := context.WithTimeout(ctx, probeWait)
-		_, requestedAt, err := m.minter.request(one, c, opened, v.KID)
+		_, requestedAt, err := m.minter.request(one, c, s.name, v)
 		cancel()
 		remote := (*redox.Error)(nil)
 		switch {

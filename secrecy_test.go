@@ -291,8 +291,6 @@ func TestOtherEncodingsHoldNoPrivateKey(t *testing.T) {
 		for name, value := range map[string]any{
 			"key": key, "key as value": *key, "sealed": version.PrivateKey, "version": version,
 			"signing key": &signingKey{Versions: []keyVersion{*version}}, "resolved": &resolved{key: &keySnapshot{signingKey: &signingKey{Versions: []keyVersion{*version}}}},
-
-			"open keys": &signer{byName: map[string][]openKey{"main": {{version.PrivateKey, key}}}},
 		} {
 			var encoded bytes.Buffer
 			// What can't encode a value says so, which may not quote it either.
@@ -321,12 +319,12 @@ var crashes = map[string]func(m *mount){
 	},
 	"a text made of the key is the reason": func(m *mount) {
 		c := must(m.minter.resolve(context.Background(), ""))
-		key := must(m.keys.open(context.Background(), c.key.signingKey, c.next(nil), c.generation))
+		key := must(c.next(nil).PrivateKey.Open())
 		panic(fmt.Sprintf("%v %+v %#v %s", key, c.key.signingKey, c.next(nil), must(key.Seal())))
 	},
 	"an error made of the key is the reason": func(m *mount) {
 		c := must(m.minter.resolve(context.Background(), ""))
-		panic(fmt.Errorf("failed: %v", must(m.keys.open(context.Background(), c.key.signingKey, c.next(nil), c.generation))))
+		panic(fmt.Errorf("failed: %v", must(c.next(nil).PrivateKey.Open())))
 	},
 	"storage crashes when it is to take a key": func(m *mount) {
 		m.storage.onEach(func(operation, _ string) error {
@@ -343,7 +341,7 @@ var crashes = map[string]func(m *mount){
 		m.write("token", nil)
 	},
 	"a lock is let go of twice": func(m *mount) {
-		m.keys.signer.mu.Unlock() // which no recover catches
+		m.minter.searches.mu.Unlock() // which no recover catches
 	},
 }
 

@@ -227,7 +227,6 @@ func TestPrivateKeysNeverPrintThemselves(t *testing.T) {
 			"version":           version,
 			"signing key":       &signingKey{Versions: []keyVersion{*version}},
 			"unexported":        hidden{key, *key, sealed, []privatekey.Sealed{sealed}},
-			"opened":            openKey{sealed, key},
 			"resolved":          &resolved{key: &keySnapshot{signingKey: &signingKey{Versions: []keyVersion{*version}}}},
 			"any":               struct{ A, B any }{key, sealed},
 		}
@@ -281,51 +280,6 @@ func TestUnusableStoredPrivateKey(t *testing.T) {
 				t.Errorf("%d: %v", status, err)
 			}
 		})
-	}
-}
-
-// A deleted key stays in nobody's memory, also if it was being read when it was deleted.
-func TestParsedKeysGoWithTheirKey(t *testing.T) {
-	m := newMount(t)
-	create := func() {
-		m.write("keys/main", fields{"algorithm": "ES384", "deletion_allowed": true})
-		m.write("config", fields{"client_id": "client-1", "key": "main"})
-	}
-	remove := func() {
-		m.write("config", fields{"key": ""})
-		m.remove("keys/main")
-	}
-	kept := func() int {
-		m.keys.signer.mu.Lock()
-		defer m.keys.signer.mu.Unlock()
-		return len(m.keys.signer.byName["main"])
-	}
-
-	create()
-	for range 3 {
-		m.write("assertion", nil)
-	}
-	if kept() != 1 {
-		t.Fatalf("%d parsed keys are kept after three signatures", kept())
-	}
-	remove()
-	if kept() != 0 {
-		t.Error("the parsed key is kept after its deletion")
-	}
-
-	create()
-	m.storage.onEach(func(operation, key string) error {
-		if operation == "get" && key == "keys/main" {
-			m.storage.onEach(nil)
-			entry := must(m.storage.inner.Get(context.Background(), key))
-			remove()
-			return m.storage.inner.Put(context.Background(), entry) // the reader still gets what was there
-		}
-		return nil
-	})
-	m.write("assertion", nil)
-	if kept() != 0 {
-		t.Error("a key that was deleted while it was read is kept")
 	}
 }
 

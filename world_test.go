@@ -76,8 +76,8 @@ func (m worldMemory) readable(now tokencache.Instant) any {
 func (e *worldEngine) remake(n int) {
 	b := e.nodes[n]
 	b.store = newStore(&worldView{e.storage, e, n})
-	b.keys = newKeyring(b.store, &node{e.systems[n]}, newTestSigner(), b.now, b.telemetry.logger, b.keyChanged)
-	b.minter = newMinter(b.store, b.keys, &node{e.systems[n]}, b.keys.signer, b.telemetry, b.now)
+	b.keys = newKeyring(b.store, &node{e.systems[n]}, b.now, b.telemetry.logger, b.keyChanged)
+	b.minter = newMinter(b.store, b.keys, &node{e.systems[n]}, newTestSigner(), b.telemetry, b.now)
 	b.minter.requestToken = func(_ context.Context, _ *roleConfig, r redox.TokenRequest) (*redox.Token, error) {
 		return e.send(n, r)
 	}
