@@ -38,7 +38,7 @@ func exampleScripts(t testing.TB) []script {
 		{"python", []string{"python3", "../../examples/scripts/resource.py"}, "python3", "Python 3 (Debian: apt-get install python3)"},
 		{"javascript", []string{"node", "../../examples/scripts/resource.mjs"}, "node",
 			"Node.js 20 or newer (Debian 13: apt-get install nodejs)"},
-		{"curl", []string{"bash", "../../examples/curl/resource"}, "curl", "curl 7.76 or newer (Debian: apt-get install curl)"},
+		{"curl", []string{"bash", "../../examples/scripts/resource.sh"}, "curl", "curl 7.76 or newer (Debian: apt-get install curl)"},
 	}
 }
 
