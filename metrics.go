@@ -25,6 +25,7 @@ const (
 	readFromMemory = "memory" // at once, from a token with life enough
 	readMinted     = "minted" // after it waited for a mint
 	readStale      = "stale"  // a token that ends soon, since none could be minted
+	readRefused    = "refused" // by configuration: no such role, a disabled one, no client ID or key
 	readFailed     = "failed"
 )
 
@@ -50,7 +51,7 @@ const (
 
 // The values that labels have, so that each series is there from the beginning: a rate has no gap before the first.
 var (
-	readOutcomes     = []string{readFromMemory, readMinted, readStale, readFailed}
+	readOutcomes     = []string{readFromMemory, readMinted, readStale, readRefused, readFailed}
 	rotationOutcomes = []string{rotationStarted, rotationCompleted, rotationAbandoned, rotationSkipped, rotationMissed}
 	failureCauses    = []string{
 		redox.Rejected.String(), redox.Unavailable.String(), redox.Timeout.String(), redox.InvalidResponse.String(),
@@ -147,6 +148,8 @@ func (m *metrics) read(served *tokencache.Served[*token], err error) {
 	}
 	outcome := readFromMemory
 	switch {
+	case err != nil && failureCause(err) == causeConfiguration:
+		outcome = readRefused
 	case err != nil:
 		outcome = readFailed
 	case served.Stale != nil:

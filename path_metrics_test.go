@@ -111,6 +111,11 @@ func TestMetricsOfTokens(t *testing.T) {
 	m.clock.advance(290 * time.Second)
 	m.read("token")
 	m.wantSeries("a read in an outage", map[string]float64{"token_reads_total result=stale": 1})
+
+	m.write("roles/team", map[string]any{"disabled": true})
+	m.refused(logical.ReadOperation, "token/team", nil)
+	m.refused(logical.ReadOperation, "token/mistyped", nil)
+	m.wantSeries("what is not to be served", map[string]float64{"token_reads_total result=refused": 2, "token_reads_total result=failed": 1})
 }
 
 // A read that another node is to serve has not failed here, nor has it been served here.
