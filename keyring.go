@@ -386,7 +386,7 @@ func explain(k *signingKey, err error) error {
 	case errors.Is(err, rotation.ErrNoSuchVersion):
 		return refused("version", "read "+path+" to see which there are")
 	case errors.Is(err, rotation.ErrDestroyed):
-		return refused("version", "nothing is left to do")
+		return refused("version", "if another version is meant, find its number with: vault list -detailed redox/"+path+"/versions")
 	case errors.Is(err, rotation.ErrNotRetired):
 		return refused("version", "activate its successor first; or, if its key is compromised, add destroy_now=true")
 	case errors.Is(err, rotation.ErrTooManyHeld):

@@ -383,7 +383,7 @@ func TestCompromisedKey(t *testing.T) {
 	if kid := m.signsWith("token"); kid != rotated["pending_kid"] {
 		t.Errorf("%v signs", kid)
 	}
-	m.refusedWith(logical.UpdateOperation, "keys/main/retire", map[string]any{"version": 1, "destroy_now": true}, "destroyed already")
+	m.refusedWith(logical.UpdateOperation, "keys/main/retire", map[string]any{"version": 1, "destroy_now": true}, "version 1 was destroyed on 2026-", "vault list -detailed redox/keys/main/versions")
 
 	// The last one, too: then there is nothing to sign with, and the next rotation is active at once.
 	m.write("keys/main/retire", map[string]any{"version": 2, "destroy_now": true})

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/pem"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -89,7 +88,7 @@ func (b *backend) showKeyOf(k *keySnapshot, clients *keyClients) (*logical.Respo
 			data["active_version"] = v.Number
 			data["algorithm"], data["kid"], data["public_jwk"] = v.Algorithm, v.KID, public.Compact()
 			data["created_time"] = formatTime(v.CreatedTime)
-			data["public_pem"] = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: v.PublicKey}))
+			data["public_pem"] = v.publicPEM()
 		case rotation.Pending:
 			data["pending_version"] = v.Number
 			data["pending_kid"], data["pending_public_jwk"] = v.KID, public.Compact()

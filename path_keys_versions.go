@@ -20,7 +20,7 @@ func (b *backend) pathKeysVersions() *framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: reading(b.keyVersionsRead, "Read the versions of a key.", ok("The versions.",
 				map[string]*framework.FieldSchema{
-					"versions": answerField(framework.TypeMap, "By number: state, algorithm, kid, times, whether imported, forced or compromised, public_jwk."),
+					"versions": answerField(framework.TypeMap, "By number: state, algorithm, kid, times, whether imported, forced or compromised, public_jwk, public_pem."),
 				})),
 			logical.ListOperation: reading(b.keyVersionsList, "List the versions of a key.", listing("The numbers of the versions.",
 				"By number: state, kid, algorithm, when it was made.")),
@@ -82,6 +82,7 @@ func (k *signingKey) showVersion(v *keyVersion) (map[string]any, error) {
 		"compromised":  v.Compromised,
 		"created_time": formatTime(v.CreatedTime),
 		"public_jwk":   public.Compact(),
+		"public_pem":   v.publicPEM(),
 	}
 	for name, moment := range map[string]time.Time{
 		"activated_time": v.ActivatedTime, "retired_time": v.RetiredTime, "destroyed_time": v.DestroyedTime,

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/pem"
 	"time"
 
 	"vault-plugin-secrets-redox/internal/jwk"
@@ -109,6 +110,11 @@ func (k *signingKey) jwk(v *keyVersion) (*jwk.Public, error) {
 		return nil, unreadableEntry(keysStoragePrefix + k.name)
 	}
 	return public, nil
+}
+
+// publicPEM returns the public key as PEM (RFC 7468 section 13).
+func (v *keyVersion) publicPEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: v.PublicKey}))
 }
 
 // rsaBits returns the size of the modulus in bits, 0 for EC keys and for a public key that can't be read.

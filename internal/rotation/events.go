@@ -5,6 +5,7 @@ package rotation
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -23,7 +24,7 @@ var (
 	ErrNoPending     = errors.New("there is no pending version")
 	ErrNoSuchVersion = errors.New("there is no such version")
 	ErrNotRetired    = errors.New("the version is not retired")
-	ErrDestroyed     = errors.New("the version is destroyed already")
+	ErrDestroyed     = errors.New("was destroyed")
 	ErrTooManyHeld   = errors.New("it holds as many versions as a key can, and each is still needed")
 )
 
@@ -355,7 +356,7 @@ func (e Retire) apply(d *draft, now time.Time) error {
 	case v == nil:
 		return ErrNoSuchVersion
 	case v.State == Destroyed:
-		return ErrDestroyed
+		return destroyedBefore(v)
 	case v.State != Retired:
 		return ErrNotRetired
 	}
@@ -372,6 +373,11 @@ func (e Retire) apply(d *draft, now time.Time) error {
 	return nil
 }
 
+// destroyedBefore says when a version was destroyed.
+func destroyedBefore(v *Version) error {
+	return fmt.Errorf("version %d %w on %s", v.Number, ErrDestroyed, v.DestroyedTime.UTC().Format(time.RFC3339))
+}
+
 // Compromise destroys a version at once, whoever needs it, and marks it compromised. If it was the active one, the
 // pending one takes its place unproved, else the newest retired one.
 type Compromise struct{ Version int }
@@ -382,7 +388,7 @@ func (e Compromise) apply(d *draft, now time.Time) error {
 	case v == nil:
 		return ErrNoSuchVersion
 	case v.State == Destroyed:
-		return ErrDestroyed
+		return destroyedBefore(v)
 	}
 	wasActive := v.State == Active
 	v.Compromised = true

@@ -37,7 +37,7 @@ func TestOperationsDocumentation(t *testing.T) {
 	o.auditFile = filepath.Join(o.directory, "audit.log")
 	o.must("write", "redox/roles/team-a", "scope=a")
 	for _, part := range []func(){
-		o.proxy, o.upgrade, o.crash, o.seal, o.logLevel, o.quota, o.readers, o.look, o.move, o.highAvailability, o.disable,
+		o.proxy, o.upgrade, o.crash, o.seal, o.logLevel, o.quota, o.readers, o.look, o.lost, o.scripts, o.move, o.highAvailability, o.disable,
 	} {
 		part()
 	}
@@ -296,6 +296,22 @@ func (o *operations) look() {
 		o.t.Errorf("what needs attention is said to be:\n%s", printed)
 	}
 	o.must("delete", "redox/roles/wrong")
+}
+
+// lost shows what a new node needs.
+func (o *operations) lost() {
+	if printed := o.printed(o.page.take("A node is lost")[0]); !strings.Contains(printed, checksum(o.t, pluginFile)) || !strings.Contains(printed, pluginName) {
+		o.t.Errorf("of the plugin is shown:\n%s", printed)
+	}
+}
+
+// scripts goes by what a check has found.
+func (o *operations) scripts() {
+	block := o.page.take("In scripts")[0]
+	o.bash(o.directory, block)
+	o.must("write", "redox/config", "client_id=mistyped")
+	o.bash(o.directory, "! "+block)
+	o.must("write", "redox/config", "client_id=client-1")
 }
 
 // move moves the mount while a rotation is under way, and goes on with it.

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -206,6 +208,28 @@ func TestAutomaticRotationIsScheduled(t *testing.T) {
 	}
 }
 
+// TestFoundKey finds out which version a private key is that was found somewhere, as docs/rotation.md says.
+func TestFoundKey(t *testing.T) {
+	t.Parallel()
+	needOpenSSL(t)
+	e := newEngine(t, sandbox.Options{})
+	directory := t.TempDir()
+	for _, algorithm := range []string{"RS384", "ES384"} {
+		key, text := newPKCS8(t, algorithm)
+		addKey(t, "found "+algorithm, key)
+		writeFile(t, filepath.Join(directory, "found.pem"), text)
+		e.must("write", e.at("keys/main/import"), "private_key=@"+filepath.Join(directory, "found.pem"))
+		kid := e.data("read", e.at("keys/main"))
+		i := slices.IndexFunc(documentedCommands(t, "rotation.md"), func(block string) bool { return strings.Contains(block, "found.pem") })
+		block := strings.ReplaceAll(documentedCommands(t, "rotation.md")[i], "redox/", e.path+"/")
+		e.bash(directory, "(\n"+block+"\n) >printed")
+		want := map[string]string{"RS384": fmt.Sprintf("version 1, kid %v, active\n", kid["kid"]), "ES384": fmt.Sprintf("version 2, kid %v, pending\n", kid["pending_kid"])}
+		if printed := readFile(t, filepath.Join(directory, "printed")); printed != want[algorithm] {
+			t.Errorf("%s: it is said to be %q, not %q", algorithm, printed, want[algorithm])
+		}
+	}
+}
+
 // TestRotationDocumentation runs every block of commands of docs/rotation.md, in their order: a rotation, the settings for
 // rotating by itself and for the Platform API, and the run book for a key that has leaked. The local Redox reads the JWKS
 // URL, so that nobody has to paste a JWK in between.
@@ -217,7 +241,12 @@ func TestRotationDocumentation(t *testing.T) {
 	}
 	e.accessToken("token")
 	for _, block := range documentedCommands(t, "rotation.md") {
-		e.bash(t.TempDir(), strings.ReplaceAll(block, "redox/", e.path+"/"))
+		directory := t.TempDir()
+		if strings.Contains(block, "found.pem") { // which is another key, here; see TestFoundKey
+			_, text := newPKCS8(t, "ES384")
+			writeFile(t, filepath.Join(directory, "found.pem"), text)
+		}
+		e.bash(directory, strings.ReplaceAll(block, "redox/", e.path+"/"))
 	}
 	key := e.data("read", e.at("keys/main"))
 	versions, _ := e.data("read", e.at("keys/main/versions"))["versions"].(map[string]any)
