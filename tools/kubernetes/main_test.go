@@ -6,8 +6,12 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"sigs.k8s.io/yaml"
 )
 
 const examples = "../../examples/kubernetes"
@@ -38,6 +42,7 @@ func TestMistakesAreFound(t *testing.T) {
 		"twice the same field":     {"external-secrets.yaml", "  method: GET\n", "  method: GET\n  method: GET\n", "method"},
 		"no such Deployment field": {"agent-injector.yaml", "serviceAccountName:", "serviceAccountname:", "serviceAccountname"},
 		"no pods selected":         {"agent-injector.yaml", "matchLabels:\n      app: redox-client", "matchLabels:\n      app: another", "selector"},
+		"no such alert field":      {"prometheus-operator.yaml", "alert: RedoxNoMetrics", "alarm: RedoxNoMetrics", "alarm"},
 		"no namespace":             {"agent-injector.yaml", "  namespace: team-a\n", "", "namespace"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -54,6 +59,29 @@ func TestMistakesAreFound(t *testing.T) {
 				t.Errorf("the complaint is %v", err)
 			}
 		})
+	}
+}
+
+// TestPrometheusRuleHasTheAlerts: the rules of the manifest are those of docs/alerts.yml, which is tested with Prometheus.
+func TestPrometheusRuleHasTheAlerts(t *testing.T) {
+	alerts, err := os.ReadFile("../../docs/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := os.ReadFile(filepath.Join(examples, "prometheus-operator.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want monitoring.PrometheusRuleSpec
+	var rule monitoring.PrometheusRule
+	documents := separator.Split(string(manifest), -1)
+	for text, into := range map[string]any{string(alerts): &want, documents[len(documents)-1]: &rule} {
+		if err := yaml.UnmarshalStrict([]byte(text), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(want.Groups) == 0 || !reflect.DeepEqual(rule.Spec, want) {
+		t.Errorf("the manifest has\n%v\ndocs/alerts.yml has\n%v", rule.Spec, want)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"regexp"
 
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,6 +35,8 @@ func newChecker() (checker, error) {
 	}
 	c["v1 ServiceAccount"] = strict(func(*core.ServiceAccount) error { return nil })
 	c["apps/v1 Deployment"] = strict(checkDeployment)
+	c["monitoring.coreos.com/v1 ServiceMonitor"] = strict(func(*monitoring.ServiceMonitor) error { return nil })
+	c["monitoring.coreos.com/v1 PrometheusRule"] = strict(func(*monitoring.PrometheusRule) error { return nil })
 	for _, kind := range unchecked {
 		c[kind] = func([]byte) error { return nil }
 	}
