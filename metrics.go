@@ -22,9 +22,9 @@ import (
 
 // How a read of a token ended.
 const (
-	readFromMemory = "memory" // at once, from a token with life enough
-	readMinted     = "minted" // after it waited for a mint
-	readStale      = "stale"  // a token that ends soon, since none could be minted
+	readFromMemory = "memory"  // at once, from a token with life enough
+	readMinted     = "minted"  // after it waited for a mint
+	readStale      = "stale"   // a token that ends soon, since none could be minted
 	readRefused    = "refused" // by configuration: no such role, a disabled one, no client ID or key
 	readFailed     = "failed"
 )
