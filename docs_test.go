@@ -41,9 +41,9 @@ func TestLinks(t *testing.T) {
 }
 
 // TestCitedPages: where any file, such as a script, a workflow or a comment in Go, names a page of docs or a path below
-// examples, that exists. A section is named as in docs/reliability.md#soak.
+// examples, that exists. A section is named as in docs/internals/reliability.md#soak.
 func TestCitedPages(t *testing.T) {
-	citation := regexp.MustCompile(`(?:^|[^\w./-]|\.\./)(docs/[\w-]+\.\w+|examples/[\w./-]*\w)(?:#([\w-]+))?`)
+	citation := regexp.MustCompile(`(?:^|[^\w./-]|\.\./)(docs/(?:internals/)?[\w-]+\.\w+|examples/[\w./-]*\w)(?:#([\w-]+))?`)
 	citing := map[string]bool{}
 	for _, file := range repositoryFiles(t) {
 		content := string(must(os.ReadFile(file)))

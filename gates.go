@@ -23,7 +23,7 @@ import (
 
 // How many signatures (and openings of keys) a process makes at once, and how many mints of a mount read storage at once.
 // Without the first, a read of a token that is in memory waits behind a thousand signatures; without the second, behind
-// three thousand calls to Vault. docs/benchmarks.md has what was measured: with fewer signatures, a cold start took longer, and
+// three thousand calls to Vault. docs/internals/benchmarks.md has what was measured: with fewer signatures, a cold start took longer, and
 // others did not notice it less.
 func signaturesAtOnce() int { return runtime.GOMAXPROCS(0) }
 func readsAtOnce() int      { return 2 * runtime.GOMAXPROCS(0) }

@@ -30,9 +30,9 @@ import (
 	"vault-plugin-secrets-redox/internal/tokencache"
 )
 
-// The numbers of docs/scaling.md. Its tables stand between marks and are made here: -update writes them anew.
+// The numbers of docs/internals/scaling.md. Its tables stand between marks and are made here: -update writes them anew.
 
-const scalingPage = "docs/scaling.md"
+const scalingPage = "docs/internals/scaling.md"
 
 // documentedBlock holds a part of the page against what came out, or writes it.
 func documentedBlock(t *testing.T, name, block string) {

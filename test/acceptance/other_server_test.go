@@ -323,7 +323,7 @@ func TestOtherServerRejects(t *testing.T) {
 	const notAccepted = "Redox does not accept this client's assertion"
 	for _, c := range []struct {
 		name, setting, code string
-		cause               string   // as docs/other-servers.md has it
+		cause               string   // as docs/internals/other-servers.md has it
 		says                []string // in cause, action, or the server's own words
 	}{
 		{"audience", "audience=https://example.com/token", "invalid_client", notAccepted, []string{"audience", "Claim 'audience'"}},
@@ -348,7 +348,7 @@ func TestOtherServerRejects(t *testing.T) {
 	}
 }
 
-// TestOtherServersDocumentation runs every block of commands of docs/other-servers.md, in their order. The server reads the
+// TestOtherServersDocumentation runs every block of commands of docs/internals/other-servers.md, in their order. The server reads the
 // JWKS URL, so that nobody has to paste a JWK in between.
 func TestOtherServersDocumentation(t *testing.T) {
 	verifyOnly(t, "builds tools/authorization-server")
@@ -359,7 +359,7 @@ func TestOtherServersDocumentation(t *testing.T) {
 	directory := t.TempDir()
 	writeFile(t, filepath.Join(directory, "ca.pem"), s.CAPEM)
 	here := strings.NewReplacer("redox/", e.path+"/", "https://auth.example.com/token", s.TokenURL, "YOUR-CLIENT-ID", "client-1")
-	for _, block := range documentedCommands(t, "other-servers.md") {
+	for _, block := range documentedCommands(t, "internals/other-servers.md") {
 		e.bash(directory, here.Replace(block))
 	}
 	token := e.data("read", e.at("token"))

@@ -25,7 +25,7 @@ import (
 // A cold start is that many roles are read at once which have no token in memory, as after a restart. What matters is
 // whether those notice who have one.
 
-// coldPart is the part of docs/benchmarks.md that has the figures.
+// coldPart is the part of docs/internals/benchmarks.md that has the figures.
 const coldPart = "a cold start"
 
 // ungatedPlugin is the engine with a gate that lets all signatures through at once.
