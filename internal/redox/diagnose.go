@@ -57,15 +57,15 @@ var documentedErrors = []struct {
 // unexpectedValues are the diagnoses of `Unexpected X claim value` by X, the
 // claim or header that is missing or malformed (REDOX.md).
 var unexpectedValues = map[string]diagnosis{
-	"iss": {"Redox does not take iss, the client ID, for valid", "compare client_id with the client ID of the OAuth API key in the Redox dashboard"},
-	"sub": {"Redox does not take sub, the client ID, for valid", "compare client_id with the client ID of the OAuth API key in the Redox dashboard"},
-	"aud": {"Redox does not take the audience for its own", "set audience to the token URL as Redox documents it, or leave it out so that it is token_url"},
-	"iat": {"Redox does not take the time of issue for valid", clockAction},
-	"exp": {"Redox does not take the expiry for valid: it may be at most 5 minutes ahead", clockAction},
-	"jti": {"Redox does not take jti for new", "each assertion has a new one: check that no proxy or gateway between Vault and Redox repeats requests"},
-	"kid": {"Redox does not take the kid for valid", "compare the key's kid with the JWK set of the OAuth API key in the Redox dashboard"},
-	"alg": {"Redox does not take the algorithm for valid", "use a key with algorithm RS384 or ES384, and see that its public JWK in the Redox dashboard has the same alg"},
-	"jku": {"Redox does not take the JWKS URL for valid", "set jku to exactly the JWKS URL saved with the OAuth API key in the Redox dashboard, or leave it out"},
+	"iss": {"Redox rejects the claim iss, the client ID", "compare client_id with the client ID of the OAuth API key in the Redox dashboard"},
+	"sub": {"Redox rejects the claim sub, the client ID", "compare client_id with the client ID of the OAuth API key in the Redox dashboard"},
+	"aud": {"Redox rejects the audience", "set audience to the token URL as Redox documents it, or leave it out so that it is token_url"},
+	"iat": {"Redox rejects the claim iat, the time of issue", clockAction},
+	"exp": {"Redox rejects the claim exp, the expiry, which may be at most 5 minutes ahead", clockAction},
+	"jti": {"Redox has already seen the jti of this assertion", "something between Vault and Redox repeats requests: look for a proxy or gateway that does"},
+	"kid": {"Redox rejects the kid", "compare the key's kid with the JWK set of the OAuth API key in the Redox dashboard"},
+	"alg": {"Redox rejects the algorithm", "use a key with algorithm RS384 or ES384, and see that its public JWK in the Redox dashboard has the same alg"},
+	"jku": {"Redox rejects the JWKS URL in the header jku", "set jku to exactly the JWKS URL saved with the OAuth API key in the Redox dashboard, or leave it out"},
 }
 
 // codeDiagnoses are those of RFC 6749 section 5.2 whose code says more than
@@ -75,7 +75,7 @@ var codeDiagnoses = map[string]diagnosis{
 	"unauthorized_client":    {"this OAuth API key may not use client credentials", "check in the Redox dashboard that the OAuth API key of this client_id is active and belongs to the right environment"},
 	"access_denied":          {"Redox denies this OAuth API key a token", "check in the Redox dashboard that the OAuth API key of this client_id is active and belongs to the right environment"},
 	"invalid_scope":          {"Redox does not grant the scope asked for", "compare scope with what the OAuth API key in the Redox dashboard allows, or leave it out"},
-	"invalid_grant":          {"Redox does not take the assertion for valid", "compare client_id, the key's kid and audience with the OAuth API key in the Redox dashboard; " + clockAction},
+	"invalid_grant":          {"Redox rejects the assertion", "compare client_id, the key's kid and audience with the OAuth API key in the Redox dashboard; " + clockAction},
 	"unsupported_grant_type": {"the endpoint does not know the client credentials grant", rightTokenURL},
 }
 

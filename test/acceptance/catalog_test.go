@@ -28,26 +28,25 @@ func TestCatalog(t *testing.T) {
 	}
 }
 
-// TestReleaseDocumentation makes a release of what is here, as docs/release.md says, and then installs it into Vault with
-// that page's commands. It has the version and the commit that it was made with.
+// TestReleaseDocumentation makes a release of what is here, as docs/internals/release.md says, and then installs it into Vault with
+// the commands of docs/install.md. It has the version and the commit that it was made with.
 func TestReleaseDocumentation(t *testing.T) {
 	verifyOnly(t, "makes a release")
 	e := newReadyEngine(t)
 	platform := runtime.GOOS + "/" + runtime.GOARCH
-	blocks := documentedCommands(t, "release.md")
-	if len(blocks) != 6 || !strings.Contains(blocks[5], "podman") {
-		t.Fatalf("docs/release.md has %d blocks of commands; the sixth is for a container, and not run here", len(blocks))
+	page := readSections(t, "install.md")
+	get, mount := page.take("Get the plugin"), page.take("Register and mount it")
+	again := documentedCommands(t, "internals/release.md")
+	if len(get) != 1 || len(mount) != 2 || len(again) != 1 {
+		t.Fatalf("there are %d, %d and %d blocks of commands", len(get), len(mount), len(again))
 	}
 	prepare := func(block string) string {
 		return strings.NewReplacer(
 			"linux_amd64", strings.ReplaceAll(platform, "/", "_"),
 			"/etc/vault.d/plugins", filepath.Dir(pluginFile),
-			"tune -plugin-version=v1.2.3 redox", "tune -plugin-version=v1.2.3 "+e.path,
 			"redox/info", e.at("info"),
 		).Replace(block)
 	}
-	install, register, upgrade, show, again := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
-
 	// What is not committed yet is in the release, too.
 	clone := filepath.Join(t.TempDir(), "clone")
 	git := func(arguments ...string) string {
@@ -68,22 +67,23 @@ func TestReleaseDocumentation(t *testing.T) {
 	e.bash(clone, "PLATFORMS="+platform+" scripts/release v1.2.3 "+download+"/release")
 	download += "/release"
 
-	e.bash(download, prepare(install))
-	e.bash(download, prepare(register))
+	e.bash(download, prepare(get[0]))
+	e.bash(download, prepare(mount[0]))
 	t.Cleanup(func() { // the tests after this one want the other version
 		e.must("secrets", "tune", "-plugin-version="+pluginVersion, e.path)
 		e.must("plugin", "reload", "-plugin="+pluginName)
 		e.must("plugin", "deregister", "-version=v1.2.3", "secret", pluginName)
 	})
-	e.bash(download, prepare(upgrade))
-	e.bash(download, prepare(show))
+	e.must("secrets", "tune", "-plugin-version=v1.2.3", e.path)
+	e.must("plugin", "reload", "-plugin="+pluginName)
+	e.bash(download, prepare(mount[1]))
 	e.checkCatalog("v1.2.3", checksum(t, filepath.Join(download, pluginName)))
 	if is, want := e.data("read", e.at("info"))["commit"], git("rev-parse", "--short=12", "HEAD"); is != want {
 		t.Errorf("the commit is %v, not %s", is, want)
 	}
 
 	// diff fails, and so the block, when the release that is made again is not the same.
-	e.bash(clone, "export PLATFORMS="+platform+"\n"+strings.ReplaceAll(again, "~/Downloads", download))
+	e.bash(clone, "export PLATFORMS="+platform+"\n"+strings.ReplaceAll(again[0], "~/Downloads", download))
 }
 
 // checkCatalog compares the version and the checksum in Vault's catalog, and those of what runs in this mount.

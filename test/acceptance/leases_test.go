@@ -193,6 +193,7 @@ func TestReadingTokensDocumentation(t *testing.T) {
 	e := newReadyEngine(t)
 	e.must("write", e.at("roles/team-a"), "leased=false")
 	for _, block := range documentedCommands(t, "reading-tokens.md") {
-		e.bash(t.TempDir(), strings.ReplaceAll(block, "redox/", e.path+"/"))
+		patient := "URL=" + e.redox.FHIRURL("redox-fhir-sandbox", sandbox.Development) + "/Patient/1\n"
+		e.bash(t.TempDir(), patient+strings.ReplaceAll(block, "redox/", e.path+"/"))
 	}
 }

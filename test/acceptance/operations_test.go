@@ -113,7 +113,7 @@ func (o *operations) upgrade() {
 		o.t.Fatalf("building the plugin failed: %v\n%s", err, text)
 	}
 	before := o.accessToken("token/team-a")
-	blocks := o.page.take("Upgrade and go back")
+	blocks := readSections(o.t, "install.md").take("Upgrade and go back") // of another page
 	for i, want := range []string{next, pluginVersion} {
 		printed := o.printed(blocks[i])
 		if version := o.data("read", "redox/info")["version"]; version != want || !strings.Contains(printed, want) {

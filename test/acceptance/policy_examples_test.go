@@ -283,7 +283,7 @@ func checkNeverAllowed(t *testing.T, a attempt, policy string) {
 	switch {
 	case secret && role == "manager":
 		t.Errorf("%s lets somebody have tokens of a platform_role: %s %s", policy, a.method, a.path)
-	case secret && (policy == "operator" || policy == "auditor"):
+	case secret && (policy == "operator" || policy == "auditor" || policy == "oncall" || policy == "installer"):
 		t.Errorf("%s gets secrets: %s %s", policy, a.method, a.path)
 	case policy == "auditor" && a.method != http.MethodGet && a.method != "LIST":
 		t.Errorf("the auditor changes something: %s %s", a.method, a.path)
@@ -314,6 +314,40 @@ func (e *engine) examplePeople() []examplePerson {
 	return append(people, examplePerson{"nobody", person{e.t, e.vault, ""}})
 }
 
+// TestPolicyExampleOnCall: who is on call stops a role, and changes nothing else of it.
+func TestPolicyExampleOnCall(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, sandbox.Options{})
+	e.prepareExamples()
+	somebody := person{t, e.vault, strings.TrimSpace(e.must("token", "create", "-policy="+e.examplePolicy("oncall"), "-field=token"))}
+	somebody.must("write", e.at("roles/team-a"), "disabled=true")
+	e.refused(http.StatusBadRequest, "read", e.at("token/team-a"))
+	somebody.must("write", e.at("roles/team-a"), "disabled=false")
+	somebody.refused(http.StatusForbidden, "write", e.at("roles/team-a"), "client_id=team-b-client")
+	somebody.refused(http.StatusForbidden, "write", e.at("roles/team-a"), "disabled=false", "client_id=team-b-client")
+	somebody.must("write", "-f", e.at("keys/main/rotate"))
+	somebody.must("write", "-f", e.at("check/team-a"))
+}
+
+// TestPolicyExampleInstaller registers and mounts the plugin, and upgrades the mount, with no other policy.
+func TestPolicyExampleInstaller(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, sandbox.Options{})
+	e.path += "-installed"
+	somebody := person{t, e.vault, strings.TrimSpace(e.must("token", "create", "-policy="+e.examplePolicy("installer"), "-field=token"))}
+	somebody.must("plugin", "register", "-sha256="+checksum(t, pluginFile), "-version="+pluginVersion, "-command="+pluginName, "secret", pluginName)
+	somebody.must("plugin", "info", "-version="+pluginVersion, "secret", pluginName)
+	somebody.mount(e.path)
+	somebody.must("secrets", "list", "-detailed")
+	somebody.must("secrets", "tune", "-plugin-version="+pluginVersion, e.path)
+	if version := somebody.data("read", e.at("info"))["version"]; version != pluginVersion {
+		t.Errorf("the version is %v", version)
+	}
+	somebody.must("write", "-f", e.at("check"))
+	somebody.refused(http.StatusForbidden, "read", e.at("config"))
+	somebody.refused(http.StatusForbidden, "secrets", "disable", e.path)
+}
+
 // examplePolicy writes an example into Vault, and gives the policy's name. Nothing but the mount is replaced in it.
 func (e *engine) examplePolicy(name string) string {
 	e.t.Helper()
@@ -321,12 +355,13 @@ func (e *engine) examplePolicy(name string) string {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	rules := regexp.MustCompile(`path "redox/`)
-	if all := strings.Count(string(text), "path \""); all == 0 || all != len(rules.FindAll(text, -1)) {
-		e.t.Fatalf("%s.hcl has paths that are not below redox/", name)
+	mount := regexp.MustCompile(`(?m)^path "(sys/mounts/)?redox\b`)
+	rules := mount.ReplaceAllString(string(text), `path "${1}`+e.path)
+	if others := regexp.MustCompile(`(?m)^path "(?:redox|sys/mounts/redox)\b`).FindString(rules); others != "" || rules == string(text) {
+		e.t.Fatalf("%s.hcl has no paths of the mount, or some that stay", name)
 	}
 	policy := e.path + "-example-" + name
-	e.mustWith(rules.ReplaceAllString(string(text), `path "`+e.path+`/`), "policy", "write", policy, "-")
+	e.mustWith(rules, "policy", "write", policy, "-")
 	return policy
 }
 

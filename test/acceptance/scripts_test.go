@@ -117,6 +117,9 @@ func (u *user) read() result {
 // checkArguments looks for secrets in what the commands were called with.
 func (u *user) checkArguments() {
 	u.t.Helper()
+	if u.script.name == "go" {
+		return // it calls no command
+	}
 	arguments, err := os.ReadFile(filepath.Join(u.tools, "arguments"))
 	if err != nil || len(arguments) == 0 {
 		u.t.Fatalf("%s: no command was called: %v", u.script.name, err)

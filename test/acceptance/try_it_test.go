@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"vault-plugin-secrets-redox/internal/sandbox"
 	"vault-plugin-secrets-redox/internal/testvault"
 )
 
@@ -71,5 +73,39 @@ func TestTryIt(t *testing.T) {
 	e.bash("../..", replacer.Replace(blocks[2]))
 	if e.accessToken("token") == "" || e.data("read", "redox/token")["client_id"] != "my-client" {
 		t.Error("the page's commands give no token")
+	}
+}
+
+// TestReadmeQuickStart types the commands of README's quick start, and compares what it shows with what comes out: … stands for
+// anything, a time for another time, a number for another number.
+func TestReadmeQuickStart(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t, sandbox.Options{})
+	e.must("write", e.at("config"), "base_url="+e.redox.URL) // the local Redox in place of the real one
+	here := strings.NewReplacer("redox/", e.path+"/", "YOUR-CLIENT-ID", "client-1")
+	blocks := regexp.MustCompile("(?ms)^```console\n(.*?)^```$").FindAllStringSubmatch(readFile(t, "../../README.md"), -1)
+	compared := 0
+	for i, block := range blocks {
+		for _, command := range regexp.MustCompile(`(?m)^\$ `).Split(block[1], -1)[1:] {
+			typed, shown, _ := strings.Cut(here.Replace(command), "\n")
+			printed := e.must(strings.Fields(typed)[1:]...)
+			if shown == "" {
+				continue
+			}
+			compared++
+			pattern := regexp.QuoteMeta(shown)
+			for _, masked := range [][2]string{{`\d{4}-\d\d-\d\dT[\d:]+Z`, `\S+`}, {`\d+m\d+s`, `\S+`}, {`\d{3}`, `\d{3}`}, {"…", `.+`}} {
+				pattern = regexp.MustCompile(masked[0]).ReplaceAllLiteralString(pattern, masked[1])
+			}
+			if !regexp.MustCompile(`^` + pattern + `\s*$`).MatchString(printed) {
+				t.Errorf("%s\nprints\n%s\nREADME has\n%s", typed, printed, shown)
+			}
+		}
+		if i == 0 {
+			e.register("client-1", "main")
+		}
+	}
+	if compared < 3 {
+		t.Errorf("only %d outputs were compared", compared)
 	}
 }
