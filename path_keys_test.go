@@ -100,7 +100,7 @@ func TestKeyGeneration(t *testing.T) {
 			}
 			versions := fields{"1": fields{
 				"state": "active", "algorithm": test.algorithm, "kid": kid, "imported": false, "forced": false, "compromised": false,
-				"created_time": created, "activated_time": created, "public_jwk": answer["public_jwk"],
+				"created_time": created, "activated_time": created, "public_jwk": answer["public_jwk"], "public_pem": answer["public_pem"],
 			}}
 			if got := m.versions("main"); !reflect.DeepEqual(got, versions) {
 				t.Errorf("the versions are %v, want %v", got, versions)
