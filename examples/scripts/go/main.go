@@ -74,7 +74,9 @@ type TokenSource struct {
 func (s *TokenSource) Token() (*oauth2.Token, error) { return token(s.Vault.Logical().Read(s.Path)) }
 
 // Fresh has a new token minted, for when Redox has rejected the shared one. It needs the capability update.
-func (s *TokenSource) Fresh() (*oauth2.Token, error) { return token(s.Vault.Logical().Write(s.Path, nil)) }
+func (s *TokenSource) Fresh() (*oauth2.Token, error) {
+	return token(s.Vault.Logical().Write(s.Path, nil))
+}
 
 func token(secret *vault.Secret, err error) (*oauth2.Token, error) {
 	if err == nil && secret == nil {
