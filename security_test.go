@@ -18,7 +18,7 @@ import (
 )
 
 // securityPages are the pages that say what is protected, how, and which test shows it.
-var securityPages = []string{"docs/security.md", "SECURITY.md"}
+var securityPages = []string{"docs/security.md", "docs/internals/rfcs.md", "SECURITY.md"}
 
 // TestSecurityPagesNameWhatIsThere: a test or a file that a page names exists, so that what is claimed can be looked up.
 func TestSecurityPagesNameWhatIsThere(t *testing.T) {
