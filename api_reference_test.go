@@ -129,12 +129,13 @@ func TestAPIReference(t *testing.T) {
 		}
 		order = append(order, s.operation)
 		answer := o.answerTable()
-		if earlier := shown[answer]; earlier != "" && len(o.answer.Fields) > 1 {
-			answer = fmt.Sprintf("\nThe answer has the same fields as that of `%s`, above.\n", earlier)
+		earlier, again := shown[answer]
+		if again = again && len(o.answer.Fields) > 1; again {
+			answer = fmt.Sprintf("\nThe answer is that of `%s`, above.\n", earlier)
 		} else {
 			shown[answer] = s.operation
 		}
-		blocks[s.operation] = o.tables() + answer + m.run(o, s)
+		blocks[s.operation] = o.tables() + answer + m.run(o, s, again)
 	}
 	for name := range operations {
 		if blocks[name] == "" {
@@ -281,8 +282,8 @@ func withoutDefault(field *framework.FieldSchema) (description, value string) {
 	return strings.Replace(field.Description, " Default: "+value+".", "", 1), " `" + value + "`"
 }
 
-// run carries a sample out, and gives it as the page shows it.
-func (m *mount) run(o *documented, s sample) string {
+// run carries a sample out, and returns it as the page shows it; its answer only when the page has not had one of that kind.
+func (m *mount) run(o *documented, s sample, again bool) string {
 	m.t.Helper()
 	m.clock.advance(time.Hour) // so that the times on the page differ
 	if s.before != nil {
@@ -314,6 +315,7 @@ func (m *mount) run(o *documented, s sample) string {
 	}
 	body, isRaw := response.Data[logical.HTTPRawBody].([]byte)
 	switch {
+	case again: // each object is shown once
 	case !isRaw:
 		answer := map[string]any{"data": response.Data}
 		if len(response.Warnings) > 0 {
