@@ -176,7 +176,7 @@ func TestRotationOfManyRegistered(t *testing.T) {
 // its request may take.
 func TestRegistrationTakesTurns(t *testing.T) {
 	m := manyRegistered(t, 1)
-	m.maintainer.registering <- struct{}{} // as a pass that takes long
+	m.maintainer.registering <- struct{}{}                       // as a pass that takes long
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now()) // whose time is over when it has waited
 	defer cancel()
 	_, err := m.maintainer.takeTurn(ctx, "main")
