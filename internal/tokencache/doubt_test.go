@@ -142,6 +142,49 @@ func TestDoubtAndFresh(t *testing.T) {
 	f.wantMints(2)
 }
 
+// TestDoubtAndFreshAtOnce: a token that is in doubt is not given to who wants a fresh one, however new it is.
+func TestDoubtAndFreshAtOnce(t *testing.T) {
+	f := newFixture(t)
+	f.get("a")
+	f.Doubt("a")
+	s, err := f.Fresh(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.wantValue(s, "a-2")
+	f.wantMints(2)
+}
+
+// TestAtTheMargin: with exactly the margin left, who gets the old token is told why there is no new one.
+func TestAtTheMargin(t *testing.T) {
+	f := newFixture(t)
+	f.get("a")
+	f.advance(lifetime - margin)
+	f.breakWith(errBroken)
+	if s := f.get("a"); !errors.Is(s.Stale, errBroken) {
+		t.Errorf("a token with its margin left comes with %v", s.Stale)
+	}
+}
+
+// TestTTLWhenTheNextOneIsDue: who comes at that very moment is told to come back soon.
+func TestTTLWhenTheNextOneIsDue(t *testing.T) {
+	s := Served[string]{Minted: Minted[string]{Lifetime: lifetime, MinTTL: margin}}
+	s.spread(1, false)
+	s.Remaining = s.due()
+	if ttl := s.TTL(); ttl != int64(staleTTL/time.Second) {
+		t.Errorf("ttl is %d", ttl)
+	}
+}
+
+// TestDeadAtItsTime: a place is kept for a time, and not longer.
+func TestDeadAtItsTime(t *testing.T) {
+	at := Instant{Wall: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	e := &entry[string]{failure: &failure{err: errBroken, at: at}}
+	if e.dead(at.Add(placeKept-1)) || !e.dead(at.Add(placeKept)) {
+		t.Error("it is not dropped when its time is over")
+	}
+}
+
 // TestDemand: a mint knows whether a reader waits, also when one comes later, and since when a token is wanted.
 func TestDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
