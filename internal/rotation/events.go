@@ -143,13 +143,11 @@ type Answered struct {
 
 // Rejections count together with a proof or not at all: without one, nothing tells them from a client that is broken.
 func (e Answered) apply(d *draft, now time.Time) error {
-	if r := d.Of(e.Client); len(e.Doubted) > 0 {
-		for _, version := range e.Doubted {
-			if _, proven := r.Proven(version); proven {
-				r = r.with(Verdict{Version: version, Taken: true})
-			}
+	for _, version := range e.Doubted {
+		r := d.Of(e.Client)
+		if _, proven := r.Proven(version); proven {
+			d.put(e.Client.Digest(), r.with(Verdict{Version: version, Taken: true}))
 		}
-		d.put(e.Client.Digest(), r)
 	}
 	proves := slices.ContainsFunc(e.Verdicts, func(v Verdict) bool { return v.Taken && d.holds(v.Version) })
 	if !proves {
