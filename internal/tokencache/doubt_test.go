@@ -127,32 +127,21 @@ func TestDoubtOfOthers(t *testing.T) {
 	})
 }
 
-// TestDoubtAndFresh: who asks for a new token gets one that is minted after the change.
+// TestDoubtAndFresh: a token that is in doubt is not given to who wants a fresh one, however new it is.
 func TestDoubtAndFresh(t *testing.T) {
-	f := newFixture(t)
-	f.confirms = true
-	f.get("a")
-	f.advance(time.Minute)
-	f.Doubt("a")
-	s, err := f.Fresh(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
+	for _, age := range []time.Duration{0, time.Minute} {
+		f := newFixture(t)
+		f.confirms = age > 0
+		f.get("a")
+		f.advance(age)
+		f.Doubt("a")
+		s, err := f.Fresh(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.wantValue(s, "a-2")
+		f.wantMints(2)
 	}
-	f.wantValue(s, "a-2")
-	f.wantMints(2)
-}
-
-// TestDoubtAndFreshAtOnce: a token that is in doubt is not given to who wants a fresh one, however new it is.
-func TestDoubtAndFreshAtOnce(t *testing.T) {
-	f := newFixture(t)
-	f.get("a")
-	f.Doubt("a")
-	s, err := f.Fresh(t.Context(), "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.wantValue(s, "a-2")
-	f.wantMints(2)
 }
 
 // TestAtTheMargin: with exactly the margin left, who gets the old token is told why there is no new one.
