@@ -16,8 +16,8 @@ import (
 )
 
 // keyring owns the signing keys of a mount: their entries, what is stored and observed of their clients, and what is
-// derived from them, which is the JWK Sets. internal/rotation decides what becomes of a
-// key's versions; this is the one place where that is stored. It asks nobody over the network.
+// derived from them, which is the JWK Sets. internal/rotation decides what becomes of a key's versions; this is the one
+// place where that is stored. It asks nobody over the network.
 type keyring struct {
 	store   *store
 	node    *node

@@ -220,8 +220,9 @@ func TestFoundKey(t *testing.T) {
 		writeFile(t, filepath.Join(directory, "found.pem"), text)
 		e.must("write", e.at("keys/main/import"), "private_key=@"+filepath.Join(directory, "found.pem"))
 		kid := e.data("read", e.at("keys/main"))
-		i := slices.IndexFunc(documentedCommands(t, "rotation.md"), func(block string) bool { return strings.Contains(block, "found.pem") })
-		block := strings.ReplaceAll(documentedCommands(t, "rotation.md")[i], "redox/", e.path+"/")
+		blocks := documentedCommands(t, "rotation.md")
+		i := slices.IndexFunc(blocks, func(block string) bool { return strings.Contains(block, "found.pem") })
+		block := strings.ReplaceAll(blocks[i], "redox/", e.path+"/")
 		e.bash(directory, "(\n"+block+"\n) >printed")
 		want := map[string]string{"RS384": fmt.Sprintf("version 1, kid %v, active\n", kid["kid"]), "ES384": fmt.Sprintf("version 2, kid %v, pending\n", kid["pending_kid"])}
 		if printed := readFile(t, filepath.Join(directory, "printed")); printed != want[algorithm] {
